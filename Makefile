@@ -1,0 +1,54 @@
+# Works with GNU make 3.81 and newer.
+
+PYTHON   ?= python3
+PORT     ?= 8888
+BIN      := .venv/bin
+NOTEBOOK := notebooks/01-what-do-the-units-draw.ipynb
+
+.PHONY: help lab test lint clean
+
+help:  ## say what there is (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+lab: .venv/.notebook  ## open the notebooks in JupyterLab; PORT=8888 says where
+	@address=$$($(BIN)/python -c "$$RUNNING" $(NOTEBOOK)) || exit; \
+	if [ -n "$$address" ]; then \
+	    printf 'JupyterLab is already running in this folder:\n\n    %s\n\n' "$$address"; exit; \
+	fi; \
+	flags=; \
+	[ "$$(id -u)" != 0 ] || flags="$$flags --allow-root"; \
+	[ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || flags="$$flags --no-browser"; \
+	echo "JupyterLab is starting; Ctrl-C stops it."; \
+	exec $(BIN)/python -m jupyterlab --Application.log_level=WARN --port=$(PORT) $$flags \
+	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(NOTEBOOK)
+
+test: lint  ## check the style and run every test
+	$(BIN)/python -m pytest
+
+lint: .venv/.test  ## check the style alone
+	$(BIN)/python -m ruff check .
+
+clean:  ## remove the environment, the builds and the caches
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# .venv/.notebook and .venv/.test say that the extra of that name is installed, as the metadata had it.
+.venv/.%: setup.cfg pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[$*]' --constraint .ci/constraints.txt
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "ganlens needs Python 3.10 or newer; $(PYTHON) is not. Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# Prints the address of the server that runs in this folder, if there is one.
+define RUNNING
+import os, sys
+from jupyter_server.serverapp import list_running_servers
+for server in list_running_servers():
+    if os.path.realpath(server["root_dir"]) == os.path.realpath("."):
+        print(server["url"] + "lab/tree/" + sys.argv[1] + "?token=" + server["token"])
+        break
+endef
+export RUNNING

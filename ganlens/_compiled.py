@@ -1,0 +1,102 @@
+"""The inner loops of `ganlens.statistics`, compiled by numba. Imported only when something is counted on a CPU.
+
+Each function counts a range of units; threads share the work by units, so no two of them write to the same place.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numba import njit
+
+compiled = njit(cache=True, nogil=True, fastmath=False)
+
+
+def share(loop, units: int, *arguments) -> None:
+    """Run ``loop(first, last, *arguments)`` over all units, on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), units)
+    bounds = np.linspace(0, units, threads + 1).astype(int)
+    if threads == 1:
+        return loop(0, units, *arguments)
+    with ThreadPoolExecutor(threads) as pool:
+        for result in [pool.submit(loop, a, b, *arguments) for a, b in zip(bounds, bounds[1:], strict=False)]:
+            result.result()
+
+
+@lru_cache(maxsize=64)
+def sources(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear interpolation along one axis, as `torch.nn.functional.interpolate` does it.
+
+    Returns
+    -------
+    weight : float32 array (target,)
+        Weight of the second of the two cells that each target position reads.
+    start : int array (size + 1,)
+        Target positions ``start[i]`` … ``start[i + 1] - 1`` read cells i and i + 1.
+    """
+    position = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(size / target) - np.float32(0.5)
+    position = np.maximum(position, np.float32(0))
+    first = np.minimum(position.astype(np.int64), size - 1)
+    weight = np.where(first < size - 1, position - first.astype(np.float32), 0).astype(np.float32)
+    return weight, np.searchsorted(first, np.arange(size + 1))
+
+
+def count_joint(
+    features: torch.Tensor, planes: torch.Tensor, scale, marginal: torch.Tensor, counts: torch.Tensor
+) -> None:
+    """Add features (N, U, H, W) at pixels with columns ``planes`` (N, L, h, w) to (U, B) and (U, K, B)."""
+    r = features.detach().float().contiguous().numpy()
+    height, width = planes.shape[2:]
+    rows, columns = sources(r.shape[2], height), sources(r.shape[3], width)
+    planes = planes.to(torch.int16).contiguous().numpy()
+    tables = marginal.numpy(), counts.numpy()
+    share(joint_loop, r.shape[1], r, planes, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
+
+
+def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: torch.Tensor) -> None:
+    """Add all cells of features (N, U, H, W) to ``counts`` (U, B) and ``below`` (U,)."""
+    r = features.detach().float().contiguous().numpy()
+    share(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), counts.numpy(), below.numpy())
+
+
+@compiled
+def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_start, wx, column_start):
+    """Interpolate and count only where at least one of the four cells around exceeds the low end of the scale."""
+    images, _, height, width = r.shape
+    last = np.float32(counts.shape[2] - 1)
+    for u in range(begin, end):
+        low, slope, total, table = lows[u], slopes[u], marginal[u], counts[u]
+        for n in range(images):
+            for i in range(height):
+                upper, lower = r[n, u, i], r[n, u, min(i + 1, height - 1)]
+                for j in range(width):
+                    k = min(j + 1, width - 1)
+                    a, b, c, d = upper[j], upper[k], lower[j], lower[k]
+                    if max(max(a, b), max(c, d)) <= low:
+                        continue
+                    for y in range(row_start[i], row_start[i + 1]):
+                        left, right = a + (c - a) * wy[y], b + (d - b) * wy[y]
+                        for x in range(column_start[j], column_start[j + 1]):
+                            value = left + (right - left) * wx[x]
+                            if value > low:
+                                bin_ = int(min((value - low) * slope, last))
+                                total[bin_] += 1
+                                for plane in range(planes.shape[1]):
+                                    column = planes[n, plane, y, x]
+                                    if column >= 0:
+                                        table[column, bin_] += 1
+
+
+@compiled
+def levels_loop(begin, end, r, lows, slopes, counts, below):
+    """Count every cell."""
+    last = np.float32(counts.shape[1] - 1)
+    for u in range(begin, end):
+        low, slope, table = lows[u], slopes[u], counts[u]
+        for n in range(r.shape[0]):
+            for value in r[n, u].flat:
+                if value > low:
+                    table[int(min((value - low) * slope, last))] += 1
+                else:
+                    below[u] += 1

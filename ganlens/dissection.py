@@ -1,0 +1,422 @@
+"""What a dissection found: a value that can be asked, saved, loaded and exported."""
+
+import csv
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ganlens.files import write_atomically
+from ganlens.images import html_table, spotlight, strip, to_uint8
+from ganlens.instrument import Edit
+from ganlens.models.base import Generator
+from ganlens.segmenters.base import Concept, Segmenter, concept_index
+from ganlens.statistics import Levels, upsample
+
+FORMAT = 1
+ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "valid", "top", "top_values")
+
+
+class UnitLabel(NamedTuple):
+    """What one unit draws, if anything."""
+
+    unit: int
+    concept: Concept
+    iou: float
+    runner_up: Concept | None
+    runner_up_iou: float
+    iqr: float
+    chance: float
+    interpretable: bool
+
+
+class Counts(NamedTuple):
+    """The integers that everything else is computed from, in pixels of the segmentation's grid."""
+
+    on: np.ndarray  # (U, C) the unit is on
+    overlap: np.ndarray  # (U, C) the unit is on and the concept is there
+    area: np.ndarray  # (C,) the concept is there
+    pixels: int
+
+
+@dataclass(eq=False, repr=False)
+class Dissection:
+    """The units of one layer, matched with concepts.
+
+    U units, C concepts, K top images per unit. Made by `ganlens.dissect`.
+
+    Attributes
+    ----------
+    layer : str
+        Dotted module name.
+    concepts : tuple of Concept
+        The segmenter's vocabulary.
+    rule, quantile : str, float
+        How thresholds were set.
+    n, seed, complete : int, int, bool
+        Images seen, which sample, and whether it was seen to its end.
+    thresholds_by_concept : array (U, C)
+        A unit is on where its upsampled features exceed this.
+    on, overlap, area, pixels : integer arrays (U, C), (U, C), (C,), int
+        See `Counts`.
+    top, top_values : arrays (U, K)
+        Seeds of the images with the unit's highest maximum, best first, and these maxima; seed -1 where there are fewer.
+    levels : Levels
+        Quantiles and mean of the units' features over the cells.
+    generator, segmenter : Generator, Segmenter or None
+        The live objects; not saved.
+    """
+
+    layer: str
+    concepts: tuple[Concept, ...]
+    rule: str
+    quantile: float
+    n: int
+    seed: int
+    complete: bool
+    within_category: bool
+    shape: tuple[int, int, int, int]
+    thresholds_by_concept: np.ndarray
+    on: np.ndarray
+    overlap: np.ndarray
+    area: np.ndarray
+    pixels: int
+    valid: np.ndarray
+    top: np.ndarray
+    top_values: np.ndarray
+    levels: Levels
+    generator: Generator | None = None
+    segmenter: Segmenter | None = None
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.origin:
+            self.origin = {
+                "generator": self.generator.name,
+                "generator_fingerprint": self.generator.fingerprint,
+                "segmenter": self.segmenter.name,
+                "segmenter_fingerprint": self.segmenter.fingerprint,
+            }
+
+    # ---- numbers
+
+    @property
+    def counts(self) -> Counts:
+        """The integer counts."""
+        return Counts(self.on, self.overlap, self.area, self.pixels)
+
+    @cached_property
+    def iou(self) -> np.ndarray:
+        """Intersection over union (U, C), pooled over the sample: one ratio of sums, no mean of ratios."""
+        union = self.on + self.area - self.overlap
+        return np.divide(self.overlap, union, out=np.zeros(union.shape), where=union > 0)
+
+    @cached_property
+    def iqr(self) -> np.ndarray:
+        """Information quality ratio I / H of "unit on" and "concept there" (U, C), Bau et al., ICLR 2019.
+
+        Under the rule "iqr" it is 0 where no threshold met the conditions (agreement over 0.8, positive level, concept
+        frequency of at least 0.001, unit and concept positively associated).
+        """
+        quality = information_quality(self.on, self.overlap, self.area, self.pixels)
+        return np.where(self.valid, quality, 0.0) if self.rule == "iqr" else quality
+
+    @cached_property
+    def chance(self) -> np.ndarray:
+        """IoU (C,) that a mask reaches without looking at the image.
+
+        Under the quantile rule: a random mask of the same size. Under rules that choose the threshold: a mask that is
+        on everywhere, whose IoU is the concept's frequency.
+        """
+        f = self.area / self.pixels
+        if self.rule != "quantile":
+            return f
+        q = self.quantile
+        return q * f / (q + f - q * f)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Level (U,) above which each unit is on, for the concept that it is labelled with."""
+        best = self.merit.argmax(1)
+        return self.thresholds_by_concept[np.arange(len(best)), best]
+
+    @property
+    def achieved(self) -> np.ndarray:
+        """Share of the pixels (U,) at which each unit is on, for the concept that it is labelled with."""
+        best = self.merit.argmax(1)
+        return self.on[np.arange(len(best)), best] / self.pixels
+
+    @property
+    def merit(self) -> np.ndarray:
+        """What the label is chosen by (U, C): IQR under the rule "iqr", otherwise IoU."""
+        return self.iqr if self.rule == "iqr" else self.iou
+
+    @cached_property
+    def labels(self) -> tuple[UnitLabel, ...]:
+        """The concept of each unit with its runner-up; U of them."""
+        order = np.argsort(-self.merit, axis=1, kind="stable")
+        return tuple(self._label(unit, *order[unit, :2]) for unit in range(len(order)))
+
+    def _label(self, unit: int, best: int, second: int | None = None) -> UnitLabel:
+        iou, iqr = self.iou[unit], self.iqr[unit]
+        if self.rule == "quantile":
+            interpretable = iou[best] > 0.04
+        elif self.rule == "iqr":
+            interpretable = iou[best] > 0.05 and iqr[best] > 0.01
+        else:
+            interpretable = iou[best] > max(0.04, self.chance[best])
+        runner_up = None if second is None else self.concepts[second]
+        runner_up_iou = 0.0 if second is None else float(iou[second])
+        values = float(iou[best]), runner_up, runner_up_iou, float(iqr[best]), float(self.chance[best])
+        return UnitLabel(unit, self.concepts[best], *values, bool(interpretable))
+
+    @property
+    def interpretable(self) -> list[int]:
+        """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr)."""
+        return [label.unit for label in self.labels if label.interpretable]
+
+    def units(self, concept: str | Concept, k: int | None = 20, by: str = "iou") -> list[int]:
+        """Unit numbers for a concept, best first.
+
+        Parameters
+        ----------
+        concept : str or Concept
+            A word of the vocabulary.
+        k : int or None
+            How many; None for all.
+        by : {"iou", "iqr"}
+            What they are ranked by.
+        """
+        if by not in ("iou", "iqr"):
+            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr'")
+        if k is not None and not 1 <= k <= len(self.iou):
+            raise ValueError(
+                f"k={k}: {self.layer} has {len(self.iou)} units; expected 1 … {len(self.iou)}, or None for all"
+            )
+        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
+        return np.argsort(-getattr(self, by)[:, index], kind="stable")[:k].tolist()
+
+    # ---- pictures
+
+    def strip(self, unit: int, k: int = 8) -> np.ndarray:
+        """The unit's top images in a row, lit where the unit is on: a picture (Y, X, 3)."""
+        return strip(self.spotlights([unit], k)[0])
+
+    def spotlights(self, units: list[int], k: int = 8) -> list[np.ndarray]:
+        """For each unit its ``k`` top images, dimmed but where it is on: pictures (k, Y, X, 3). Each image is generated once."""
+        self.check_units(units)
+        generator = self._attached("generator")
+        seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
+        every = sorted(set().union(*seeds.values()))
+        size = tuple(generator.image_shape[1:])
+        pictures, masks = {}, {}
+        for start in range(0, len(every), 32):
+            some = every[start : start + 32]
+            x, features = generator.read(generator.sample(some), [self.layer])
+            pictures |= dict(zip(some, to_uint8(x), strict=True))
+            for unit in units:
+                inside = [s for s in some if s in seeds[unit]]
+                if inside:
+                    r = features[self.layer][[some.index(s) for s in inside], unit : unit + 1]
+                    on = (upsample(r, size)[:, 0] > float(self.thresholds[unit])).cpu().numpy()
+                    masks |= {(unit, s): m for s, m in zip(inside, on, strict=True)}
+        return [np.stack([spotlight(pictures[s], masks[unit, s]) for s in seeds[unit]]) for unit in units]
+
+    def check_units(self, units) -> None:
+        """ValueError if a unit is out of range."""
+        for unit in units:
+            if not 0 <= unit < len(self.iou):
+                raise ValueError(f"unit {unit} is out of range: {self.layer} has units 0 … {len(self.iou) - 1}")
+
+    def _attached(self, what: str) -> Any:
+        found = getattr(self, what)
+        if found is None:
+            raise ValueError(f"this dissection has no {what} at hand; load it with Dissection.load(path, {what}=…)")
+        return found
+
+    # ---- tables
+
+    def rows(self) -> list[dict]:
+        """One dict per unit: its label and numbers."""
+        achieved, thresholds = self.achieved, self.thresholds
+        return [
+            {
+                "unit": label.unit,
+                "concept": label.concept.name,
+                "category": label.concept.category,
+                "iou": round(label.iou, 6),
+                "chance": round(label.chance, 6),
+                "iqr": round(label.iqr, 6),
+                "runner_up": label.runner_up.name if label.runner_up else "",
+                "runner_up_iou": round(label.runner_up_iou, 6),
+                "interpretable": label.interpretable,
+                "threshold": float(thresholds[label.unit]),
+                "on": float(achieved[label.unit]),
+                "top_seed": int(self.top[label.unit, 0]),
+            }
+            for label in self.labels
+        ]
+
+    def table(self):
+        """One row per unit: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
+        try:
+            import pandas
+        except ImportError:
+            return self.rows()
+        return pandas.DataFrame(self.rows()).set_index("unit")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table as CSV."""
+        rows = self.rows()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Settings, summary and table as JSON; written to ``path`` if one is given."""
+        content = self._header() | {"summary": self.summary(), "units": self.rows()}
+        text = json.dumps(content, indent=1)
+        if path is not None:
+            write_atomically(path, text.encode())
+        return text
+
+    def summary(self) -> dict:
+        """Counts of units, interpretable units and distinct concepts; and the concepts found, with their units."""
+        found: dict[str, list[int]] = {}
+        for label in sorted(self.labels, key=lambda label: -label.iou):
+            if label.interpretable:
+                found.setdefault(label.concept.name, []).append(label.unit)
+        return {
+            "units": len(self.iou),
+            "interpretable": len(self.interpretable),
+            "distinct": len(found),
+            "concepts": found,
+        }
+
+    def best(self, count: int = 12) -> list[UnitLabel]:
+        """The interpretable units with the highest IoU, but the best of every concept first."""
+        ranked = sorted((label for label in self.labels if label.interpretable), key=lambda label: -label.iou)
+        first = {label.concept: label for label in reversed(ranked)}.values()
+        heads = sorted(first, key=lambda label: -label.iou)
+        return (heads + [label for label in ranked if label not in heads])[:count]
+
+    def __repr__(self) -> str:
+        lines = [self._title()]
+        lines += [
+            f"  unit {b.unit:4d}  {b.concept.name:<12} IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
+            for b in self.best()
+        ]
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        s = self.summary()
+        seen = f"{self.n:,} images" + ("" if self.complete else " (incomplete)")
+        return (
+            f"{self.layer} of {self.origin['generator']}: {s['interpretable']} of {s['units']} units draw one of "
+            f"{s['distinct']} concepts ({seen}, rule {self.rule})"
+        )
+
+    def _repr_html_(self) -> str:
+        best = self.best()
+        pictures = [strip(p) for p in self.spotlights([b.unit for b in best], 6)] if self.generator and best else None
+        columns = {
+            "unit": [str(b.unit) for b in best],
+            "draws": [b.concept.name for b in best],
+            "IoU": [f"{b.iou:.3f}" for b in best],
+            "chance": [f"{b.chance:.3f}" for b in best],
+            "runner-up": [f"{b.runner_up} {b.runner_up_iou:.3f}" for b in best],
+        }
+        return html_table(self._title(), columns, pictures, "top images, lit where the unit is on")
+
+    # ---- files
+
+    def _header(self) -> dict:
+        names = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "pixels", "origin")
+        return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **{k: getattr(self, k) for k in names}}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the live objects to an ``.npz`` file, whole or not at all."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays |= {f"levels_{name}": array for name, array in self.levels.state().items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, header=np.array(json.dumps(self._header())), **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, generator: Generator | None = None, segmenter: Segmenter | None = None
+    ) -> "Dissection":
+        """Read a file written by `save`, and attach the live objects if given.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged or no dissection, or it was made with another generator or segmenter.
+        """
+        header, arrays = read_archive(Path(path))
+        for what, live in (("generator", generator), ("segmenter", segmenter)):
+            known = header["origin"][f"{what}_fingerprint"]
+            if live is not None and live.fingerprint != known:
+                raise ValueError(
+                    f"{path} was made with the {what} {header['origin'][what]} ({known}), not with {live.name} "
+                    f"({live.fingerprint}); load it without {what}= to look at the numbers"
+                )
+        levels = Levels.from_state({k.removeprefix("levels_"): v for k, v in arrays.items() if k.startswith("levels_")})
+        header["concepts"] = tuple(Concept(*pair) for pair in header["concepts"])
+        header["shape"] = tuple(header["shape"])
+        settings = {k: v for k, v in header.items() if k != "format"}
+        return cls(
+            **settings, **{k: arrays[k] for k in ARRAYS}, levels=levels, generator=generator, segmenter=segmenter
+        )
+
+
+def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Header and arrays of a saved dissection; ValueError if it is none. Nothing in the file is executed."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop("header")))
+    except KeyError:
+        raise ValueError(
+            f"{path} is no dissection: it has no header; expected a file written by Dissection.save"
+        ) from None
+    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is damaged or no dissection ({error}); expected a file of Dissection.save") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else None
+        raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
+    missing = [name for name in ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
+    return header, arrays
+
+
+def information_quality(on, overlap, area, pixels: int) -> np.ndarray:
+    """Mutual information over joint entropy of two binary variables, from their 2x2 table; arrays broadcast.
+
+    Parameters
+    ----------
+    on, overlap, area : integer arrays
+        Pixels where the first, both, the second is true.
+    pixels : int
+        All pixels.
+    """
+    joint = np.stack(np.broadcast_arrays(overlap, on - overlap, area - overlap, pixels - on - area + overlap)) / pixels
+    on, area = np.broadcast_arrays(on / pixels, area / pixels)
+    entropy = plogp(joint).sum(0)
+    marginal = plogp(np.stack([on, 1 - on])).sum(0) + plogp(np.stack([area, 1 - area])).sum(0)
+    return np.divide(marginal - entropy, entropy, out=np.zeros(entropy.shape), where=entropy > 1e-12).clip(0)
+
+
+def plogp(p: np.ndarray) -> np.ndarray:
+    """The terms -p log2 p of an entropy, 0 where p is 0."""
+    return -p * np.log2(np.where(p > 0, p, 1.0))

@@ -1,0 +1,124 @@
+"""Pure pixels: conversion, encoding, resizing, colouring, overlays, outlines, grids.
+
+Pictures are uint8 arrays (Y, X, 3), batches (N, Y, X, 3), masks are boolean (Y, X). Nothing here knows of generators
+or notebooks.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+OUTLINE = (255, 212, 59)
+
+
+def to_uint8(x) -> np.ndarray:
+    """Turn images in [-1, 1] (N, 3, Y, X) into pictures (N, Y, X, 3), uint8; values beyond the range are clipped."""
+    x = x.detach().cpu().float().numpy() if hasattr(x, "detach") else np.asarray(x, np.float32)
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"images of shape {x.shape}: expected (N, 3, Y, X) with values in [-1, 1]")
+    return np.moveaxis(np.clip(x * 127.5 + 128, 0, 255).astype(np.uint8), 1, -1)
+
+
+def resize(picture: np.ndarray, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
+    """Scale a picture (Y, X, 3) or (Y, X) to (height, width), pixel by pixel or smoothly."""
+    method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize(size[::-1], method))
+
+
+def enlarge(pictures: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat every pixel of pictures (…, Y, X, 3) ``factor`` times in both directions."""
+    return pictures.repeat(factor, -3).repeat(factor, -2)
+
+
+def encode(picture: np.ndarray, kind: str = "jpeg") -> bytes:
+    """A picture as the bytes of a file: ``"jpeg"`` (quality 90, full colour resolution) or ``"png"`` (exact)."""
+    buffer = io.BytesIO()
+    options = {"jpeg": {"quality": 90, "subsampling": 0}, "png": {"compress_level": 1}}
+    if kind not in options:
+        raise ValueError(f"kind {kind!r}: expected one of {', '.join(options)}")
+    Image.fromarray(picture).save(buffer, kind, **options[kind])
+    return buffer.getvalue()
+
+
+def data_uri(picture: np.ndarray, kind: str = "jpeg") -> str:
+    """A picture as an address that can stand in HTML."""
+    return f"data:image/{kind};base64,{base64.b64encode(encode(picture, kind)).decode()}"
+
+
+def dilate(mask: np.ndarray) -> np.ndarray:
+    """The mask and the pixels above, below, left and right of it."""
+    padded = np.pad(mask, 1)
+    near = padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return near.astype(bool)
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, color: Sequence[int] = OUTLINE) -> np.ndarray:
+    """Draw a line around the mask, one pixel wide and just outside of it."""
+    result = picture.copy()
+    result[dilate(mask) & ~mask] = color
+    return result
+
+
+def spotlight(picture: np.ndarray, mask: np.ndarray, factor: int = 3, dim: float = 0.3) -> np.ndarray:
+    """A picture enlarged ``factor`` times, lit inside the mask, with an outline around it, dimmed elsewhere."""
+    picture, mask = enlarge(picture, factor), enlarge(mask[..., None], factor)[..., 0]
+    dimmed = (picture * np.float32(dim) + 255 * np.float32(0.08)).astype(np.uint8)
+    return outline(np.where(mask[..., None], picture, dimmed), mask)
+
+
+def overlay(picture: np.ndarray, values: np.ndarray, opacity: float = 0.65) -> np.ndarray:
+    """Lay a map of values (Y, X) in [0, 1] over a picture as light of one colour, black where the value is 0."""
+    weight = np.clip(values, 0, 1)[..., None] * opacity
+    grey = picture.mean(2, keepdims=True) * 0.6
+    return (grey * (1 - weight) + np.array(OUTLINE) * weight).astype(np.uint8)
+
+
+def palette(count: int) -> np.ndarray:
+    """Well separated colours (count, 3), uint8, for segmentations: the golden angle around the colour circle."""
+    hue = np.arange(count) * 0.618034 % 1
+    ring = np.clip(np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1, 0, 1)
+    light = np.where(np.arange(count) % 2, 0.95, 0.7)[:, None]
+    return (255 * light * (0.25 + 0.75 * ring)).astype(np.uint8)
+
+
+def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Labels (Y, X), 0 = none, as a picture: label v gets ``colors[v - 1]``, none gets grey."""
+    return np.concatenate([np.full((1, 3), 128, np.uint8), colors])[labels]
+
+
+def strip(pictures: np.ndarray, gap: int = 3) -> np.ndarray:
+    """Pictures (N, Y, X, 3) in one row."""
+    return grid(pictures, columns=len(pictures), gap=gap)
+
+
+def grid(pictures: np.ndarray, columns: int = 8, gap: int = 2, background: int = 255) -> np.ndarray:
+    """Put pictures (N, Y, X, 3) side by side in rows of ``columns``, with ``gap`` pixels between them."""
+    n, height, width, channels = pictures.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), background, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    return sheet
+
+
+def html_table(title: str, columns: Mapping[str, Sequence[str]], pictures=None, caption: str = "") -> str:
+    """A table with one picture per row, readable on light and dark pages, without scripts."""
+    cell = 'style="text-align:left;padding:2px 10px;color:inherit"'
+    heads = [*columns, caption] if pictures is not None else list(columns)
+    lines = [f'<p style="margin:4px 0"><b>{html.escape(title)}</b></p><table style="background:transparent"><tr>']
+    lines += [f"<th {cell}>{html.escape(head)}</th>" for head in heads] + ["</tr>"]
+    for i, row in enumerate(zip(*columns.values(), strict=True)):
+        lines += ["<tr>", *(f"<td {cell}>{html.escape(value)}</td>" for value in row)]
+        if pictures is not None:
+            alt = html.escape(f"{caption}: {', '.join(row)}")
+            lines.append(
+                f'<td {cell}><img src="{data_uri(pictures[i])}" alt="{alt}" style="height:72px;max-width:none"></td>'
+            )
+        lines.append("</tr>")
+    return "".join([*lines, "</table>"])

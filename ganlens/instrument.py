@@ -1,0 +1,280 @@
+"""Edits as values, and how to read, edit and resume a network at a layer without changing it.
+
+A layer is any module, by its dotted name. Hooks and replaced forwards live only inside the context managers of this
+module and are taken back on every way out.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Force units of a layer to a level: r' = (1 - a) r + a k with a = strength x region (Bau et al., 2019, eq. 4).
+
+    Edits are values: they can be compared, stored, sent and combined in a list. Make them with `ablate` and `insert`.
+
+    Attributes
+    ----------
+    layer : str
+        Dotted module name.
+    units : tuple of int
+        Units (channels) that are forced.
+    level : float, tuple of float, or str
+        The level k: one number, one per unit, ``"mean"`` or a quantile of the unit such as ``"q0.995"``.
+    region : tuple of tuples of float, or None
+        Weight in [0, 1] of each cell, (H, W), row by row; None is everywhere.
+    strength : float
+        Between 0 (nothing happens) and 1 (fully forced).
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    level: float | tuple[float, ...] | str = 0.0
+    region: tuple[tuple[float, ...], ...] | None = None
+    strength: float = 1.0
+
+    def __post_init__(self):
+        set_ = object.__setattr__
+        set_(self, "units", as_units(self.units))
+        set_(self, "level", as_level(self.level, len(self.units)))
+        set_(self, "region", as_region(self.region))
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength {self.strength} is outside [0, 1]")
+
+    def apply(self, features: torch.Tensor, level: torch.Tensor | float | None = None) -> torch.Tensor:
+        """Edited copy of features (N, U, H, W); the given features stay as they are, gradients pass through.
+
+        ``level`` holds the numbers (len(units),) behind a named level.
+        """
+        if isinstance(self.level, str) and level is None:
+            raise ValueError(f"level {self.level!r} has no numbers here; let a Generator apply the edit")
+        k = torch.as_tensor(self.level if level is None else level, dtype=features.dtype, device=features.device)
+        a = self.strength
+        if self.region is not None:
+            a = a * torch.tensor(self.region, dtype=features.dtype, device=features.device)
+        index = torch.tensor(self.units, device=features.device)
+        forced = (1 - a) * features[:, index] + a * k.reshape(-1, 1, 1)
+        return features.index_copy(1, index, forced.to(features.dtype))
+
+    def on(self, **changes) -> "Edit":
+        """The same edit with some fields changed, for instance ``edit.on(region=mask)``."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` is the way back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Edit":
+        """Read an edit written by `to_json`; ValueError if it is none."""
+        try:
+            fields = json.loads(text)
+            return cls(**fields)
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not an edit: {error}; expected the JSON of Edit.to_json()") from error
+
+    def __repr__(self) -> str:
+        units = ", ".join(map(str, self.units[:8])) + (f", … ({len(self.units)})" if len(self.units) > 8 else "")
+        where = "everywhere" if self.region is None else f"in {np.count_nonzero(self.region)} cells"
+        strength = "" if self.strength == 1 else f", strength {self.strength:g}"
+        level = "their own levels" if isinstance(self.level, tuple) else self.level
+        return f"<Edit {self.layer}: units {units} to {level} {where}{strength}>"
+
+
+def ablate(layer: str, units: Sequence[int], region=None, to: str = "zero", strength: float = 1.0) -> Edit:
+    """Switch units off.
+
+    Parameters
+    ----------
+    layer : str
+        Dotted module name.
+    units : sequence of int
+        Which units.
+    region : array-like (H, W), optional
+        Weight in [0, 1] of each cell; everywhere by default.
+    to : {"zero", "mean"}
+        Zero as published; the unit's mean where zero would tint the picture.
+
+    Examples
+    --------
+    >>> ablate("layer4", [3, 5])
+    <Edit layer4: units 3, 5 to 0.0 everywhere>
+    """
+    if to not in ("zero", "mean"):
+        raise ValueError(f"to={to!r}: units are ablated to 'zero' or to their 'mean'; other levels: ganlens.insert")
+    return Edit(layer, units, 0.0 if to == "zero" else "mean", region, strength)
+
+
+def insert(layer: str, units: Sequence[int], level="q0.995", region=None, strength: float = 1.0) -> Edit:
+    """Switch units on.
+
+    Parameters
+    ----------
+    layer : str
+        Dotted module name.
+    units : sequence of int
+        Which units.
+    level : float, sequence of float or str
+        One level, one per unit, ``"mean"`` or a quantile of each unit; 0.995 as in Bau et al. (PNAS 2020).
+    region : array-like (H, W), optional
+        Weight in [0, 1] of each cell; everywhere by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> insert("layer4", [3], level=2.0, region=np.eye(8))
+    <Edit layer4: units 3 to 2.0 in 8 cells>
+    """
+    return Edit(layer, units, level, region, strength)
+
+
+def as_units(units) -> tuple[int, ...]:
+    array = np.atleast_1d(np.asarray(units))
+    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"units {units!r}: expected whole numbers, at least one, for example [3, 17]")
+    if array.min() < 0:
+        raise ValueError(f"unit {array.min()} is negative; units are numbered from 0")
+    if len(set(array.tolist())) < array.size:
+        raise ValueError(f"units {units!r}: a unit is listed twice")
+    return tuple(array.tolist())
+
+
+def as_level(level, count: int) -> float | tuple[float, ...] | str:
+    if isinstance(level, str):
+        quantile_of(level)
+        return level
+    array = np.asarray(level, float)
+    if not np.isfinite(array).all():
+        raise ValueError("a level is not finite")
+    if array.ndim == 0:
+        return float(array)
+    if array.shape != (count,):
+        raise ValueError(f"{array.size} levels for {count} units; give one number, or one per unit")
+    return tuple(array.tolist())
+
+
+def quantile_of(level: str) -> float | None:
+    """The quantile that a level's name stands for, None for the mean; ValueError for other names."""
+    if level == "mean":
+        return None
+    if re.fullmatch(r"q(0?\.\d+|0|1)", level):
+        return float(level[1:])
+    raise ValueError(f"level {level!r}: expected a number, 'mean', or a quantile such as 'q0.995'")
+
+
+def as_region(region) -> tuple[tuple[float, ...], ...] | None:
+    if region is None:
+        return None
+    array = np.asarray(region.cpu() if isinstance(region, torch.Tensor) else region, float)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"region of shape {array.shape}: expected (H, W), one weight for each cell of the layer")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            "region has weights outside [0, 1]; expected 0 where nothing happens, 1 where units are forced"
+        )
+    return tuple(map(tuple, array.tolist()))
+
+
+@contextmanager
+def hooked(net: nn.Module, functions: Mapping[str, Callable[[torch.Tensor], torch.Tensor | None]]) -> Iterator[None]:
+    """Pass the output of each named layer through its function while the context lasts; None leaves it as it is."""
+    with ExitStack() as stack:
+        for layer, function in functions.items():
+            hook = net.get_submodule(layer).register_forward_hook(
+                lambda module, inputs, output, function=function: function(output)
+            )
+            stack.callback(hook.remove)
+        yield
+
+
+class Opened:
+    """A network stopped at a layer: ``features`` (N, U, H, W) as they were, and `resume` to run what lies behind.
+
+    While the network ran up to the layer, the outputs of all modules that came before were kept. `resume` runs the
+    network with those modules answering from memory, so it works for any module, whether it is a chain or not, and
+    pays only for what lies behind the layer (and for plain functions between the modules in front of it).
+    """
+
+    def __init__(self, net: nn.Module, layer: str, arguments: tuple):
+        self.net, self.layer, self.arguments = net, layer, arguments
+        self.target = net.get_submodule(layer)
+        self.memory: dict[nn.Module, list] = {}
+        self.features: torch.Tensor | None = None
+        self.record()
+
+    def record(self) -> None:
+        running: list[nn.Module] = []
+
+        def enter(module, inputs):
+            running.append(module)
+
+        def leave(module, inputs, output):
+            running.pop()
+            if self.features is not None:
+                return
+            if module is self.target:
+                self.features = output.clone()  # what follows may write into the output
+                self.memory[module] = [output]
+            else:
+                self.memory.setdefault(module, []).append(output)
+
+        with ExitStack() as stack:
+            for module in self.net.modules():
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
+            self.image = self.net(*self.arguments)
+        if self.features is None:
+            raise ValueError(f"layer {self.layer!r} did not run during the forward pass")
+        self.forget_inner_modules()
+
+    def forget_inner_modules(self) -> None:
+        """Keep only the outermost modules: what runs inside them is skipped with them."""
+        for module in list(self.memory):
+            for inner in list(module.modules())[1:]:
+                self.memory.pop(inner, None)
+
+    def resume(self, features: torch.Tensor) -> torch.Tensor:
+        """Output of the network if the layer's output were ``features`` (M, U, H, W); M is N, or any if N is 1."""
+        n = len(features)
+        with ExitStack() as stack:
+            for module, outputs in self.memory.items():
+                answers = iter([features.clone()] if module is self.target else [copied(o, n) for o in outputs])
+                stack.callback(restore, module, module.__dict__.get("forward"))
+                module.forward = answer_from(answers, module.forward)
+            return self.net(*(copied(a, n) for a in self.arguments))
+
+
+def answer_from(answers: Iterator, forward: Callable) -> Callable:
+    """A forward that gives the remembered answers first, and runs the real ``forward`` when they are used up."""
+
+    def remembered(*args, **kwargs):
+        for answer in answers:
+            return answer
+        return forward(*args, **kwargs)
+
+    return remembered
+
+
+def restore(module: nn.Module, forward: Callable | None) -> None:
+    if forward is None:
+        del module.forward
+    else:
+        module.forward = forward
+
+
+def copied(value, n: int):
+    """Copy tensors, those of batch 1 as a batch of n; inside tuples and lists too."""
+    if isinstance(value, torch.Tensor):
+        single = value.ndim and len(value) == 1 and n > 1
+        return value.repeat(n, *[1] * (value.ndim - 1)) if single else value.clone()
+    if isinstance(value, tuple | list):
+        return type(value)(copied(v, n) for v in value)
+    return value

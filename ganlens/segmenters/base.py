@@ -1,0 +1,128 @@
+"""What a segmenter is: something that says, pixel by pixel, which concepts an image shows."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from ganlens.names import close_match
+
+
+class Concept(NamedTuple):
+    """One word of a vocabulary: "glass" the object is not "glass" the material."""
+
+    name: str
+    category: str = "object"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Segmenter:
+    """Base of all segmenters; subclasses set ``concepts`` and define ``scores`` or ``labels``.
+
+    Attributes
+    ----------
+    concepts : tuple of Concept
+        The vocabulary. Label v > 0 means ``concepts[v - 1]``; 0 means none.
+    name : str
+        For tables and messages.
+    level : float
+        A pixel is labelled only where the best score of its category exceeds this.
+
+    Examples
+    --------
+    >>> bright = Segmenter.wrap(lambda x: (x.mean(1, keepdim=True) > 0).int(), ["bright"])
+    >>> bright.labels(torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 1, 4, 4])
+    """
+
+    concepts: tuple[Concept, ...] = ()
+    name: str = "segmenter"
+    level: float = 0.0
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """Differentiable probability of each concept, (N, C, h, w) in [0, 1], for images (N, 3, Y, X) in [-1, 1]."""
+        raise TypeError(f"{self.name} gives labels only, no differentiable scores; use a segmenter that has scores()")
+
+    def labels(self, images: torch.Tensor) -> torch.Tensor:
+        """Label planes (N, L, h, w), integers, one plane per category, for images (N, 3, Y, X) in [-1, 1]."""
+        with torch.no_grad():
+            scores = self.scores(images)
+        planes = []
+        for category in dict.fromkeys(concept.category for concept in self.concepts):
+            members = [c for c, concept in enumerate(self.concepts) if concept.category == category]
+            best, index = scores[:, members].max(1)
+            number = torch.tensor(members, device=scores.device)[index] + 1
+            planes.append(torch.where(best > self.level, number, 0))
+        return torch.stack(planes, 1)
+
+    def index(self, concept: str | Concept) -> int:
+        """Position of a concept in the vocabulary, by name or by (name, category)."""
+        return concept_index(self.concepts, concept, self.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the labels; a wrapped function is known by its name and vocabulary only."""
+        return hashlib.sha256(f"{self.name} {self.concepts} {self.level}".encode()).hexdigest()[:16]
+
+    @staticmethod
+    def wrap(
+        function: Callable[[torch.Tensor], torch.Tensor],
+        concepts: Sequence[str | tuple[str, str] | Concept],
+        name: str | None = None,
+    ) -> "Segmenter":
+        """Make a segmenter of any function from images to label planes or to scores.
+
+        Parameters
+        ----------
+        function : callable
+            Images (N, 3, Y, X) in [-1, 1] to integer labels (N, L, h, w) or (N, h, w), 0 = none, or to floating-point
+            scores (N, C, h, w) in [0, 1].
+        concepts : sequence
+            Names, or (name, category) pairs, in label order.
+        name : str, optional
+            For tables; the function's name by default.
+        """
+        return FunctionSegmenter(function, concepts, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {len(self.concepts)} concepts>"
+
+
+class FunctionSegmenter(Segmenter):
+    """A segmenter around a plain function; see `Segmenter.wrap`."""
+
+    def __init__(self, function: Callable, concepts: Sequence, name: str | None = None):
+        self.function = function
+        self.concepts = tuple(Concept(c) if isinstance(c, str) else Concept(*c) for c in concepts)
+        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        if not self.concepts:
+            raise ValueError("no concepts given: name at least one, for example ['tree']")
+        if len(set(self.concepts)) < len(self.concepts):
+            raise ValueError("a concept is listed twice; (name, category) pairs must differ")
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        result = self.function(images)
+        return result if result.is_floating_point() else super().scores(images)
+
+    def labels(self, images: torch.Tensor) -> torch.Tensor:
+        result = self.function(images)
+        if result.is_floating_point():
+            return super().labels(images)
+        return result if result.ndim == 4 else result[:, None]
+
+
+def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: str) -> int:
+    """Position of ``concept`` in ``concepts``; an error with close matches if it is missing or ambiguous."""
+    if isinstance(concept, str):
+        found = [i for i, known in enumerate(concepts) if known.name == concept]
+    else:
+        found = [i for i, known in enumerate(concepts) if known == tuple(concept)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(str(tuple(concepts[i])) for i in found)
+        raise ValueError(f"concept {concept!r} is ambiguous in {owner}: give one of {choices}")
+    raise ValueError(close_match("concept", concept, [c.name for c in concepts], owner))

@@ -1,0 +1,317 @@
+"""Mergeable statistics of features: joint tables with labels, activation quantiles, top images, concept areas.
+
+Each statistic declares its state together with the operation that merges it. Merging is exact and does not depend on
+order, so a sample may be split, shuffled and put together again without changing one bit of the result.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+BINS = 4096
+
+
+class Statistic:
+    """State that can be updated, merged, saved and loaded.
+
+    ``merges`` maps the name of each state tensor to the operation that merges two of them. Statistics with a ``scale``
+    can be merged only if their scales are equal.
+    """
+
+    merges: ClassVar[dict[str, Callable]] = {}
+    scale: "Scale | None" = None
+
+    def merge(self, other: "Statistic") -> "Statistic":
+        """Take in another statistic of the same kind and scale; returns ``self``."""
+        if self.scale != other.scale:
+            raise ValueError("cannot merge: the two statistics have different scales")
+        for name, operation in self.merges.items():
+            setattr(self, name, operation(getattr(self, name), getattr(other, name)))
+        return self
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, to be saved; `from_state` is the way back."""
+        state = {name: getattr(self, name).cpu().numpy() for name in self.merges}
+        return state | (self.scale.state() if self.scale else {})
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> "Statistic":
+        """Rebuild a statistic from its `state`."""
+        self = cls.__new__(cls)
+        if "slope" in state:
+            self.scale = Scale.from_state(state)
+        for name in cls.merges:
+            setattr(self, name, torch.from_numpy(np.array(state[name])))
+        return self
+
+
+def upsample(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Features (N, U, H, W) on the segmentation's grid (N, U, h, w): bilinear, half-pixel centres, nothing else."""
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+
+
+class Scale:
+    """Evenly spaced bins of activation, for each unit its own: from ``low`` up, the last bin is open.
+
+    Bin b of unit u holds the values v > low[u] with int((v - low[u]) * slope[u]) = b, in float32 arithmetic. This is
+    monotonic in v, so each bin has an exact lower edge, and a count of bins is a count of values above that edge.
+
+    Parameters
+    ----------
+    low, high : Tensor (U,)
+        Values up to ``low`` are in no bin; ``high`` is where the last bin begins. Where they are equal (a unit that
+        never changes) all values above fall into the first bin.
+    bins : int
+        Number of bins B.
+    """
+
+    def __init__(self, low: torch.Tensor, high: torch.Tensor, bins: int = BINS):
+        width = (high - low).float()
+        self.low, self.bins = low.float().contiguous(), bins
+        self.slope = torch.where(width > 0, (bins - 1) / width, 0).contiguous()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The scale as arrays."""
+        return {"low": self.low.cpu().numpy(), "slope": self.slope.cpu().numpy(), "bins": np.array(self.bins)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> "Scale":
+        """Rebuild a scale from its `state`."""
+        self = cls.__new__(cls)
+        self.low, self.slope = (torch.from_numpy(np.array(state[name])) for name in ("low", "slope"))
+        self.bins = int(state["bins"])
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Scale)
+            and self.bins == other.bins
+            and torch.equal(self.low, other.low)
+            and torch.equal(self.slope, other.slope)
+        )
+
+    __hash__ = None
+
+    @classmethod
+    def of_sample(cls, sample: torch.Tensor, lowest: float, highest: float, bins: int = BINS) -> "Scale":
+        """A scale between the levels that shares ``lowest`` > ``highest`` of a sample (U, P) exceed."""
+        ordered, count = sample.sort(1).values, sample.shape[1]
+        low, high = (ordered[:, min(max(round((1 - f) * count) - 1, 0), count - 1)] for f in (lowest, highest))
+        return cls(low, high, bins)
+
+    def place(self, values: torch.Tensor) -> torch.Tensor:
+        """Bin of each value (U, P), -1 for none."""
+        place = ((values - self.low[:, None]) * self.slope[:, None]).clamp(max=self.bins - 1).long()
+        return torch.where(values > self.low[:, None], place, -1)
+
+    def nominal(self) -> torch.Tensor:
+        """Lower edges of all bins (U, B), up to rounding."""
+        bins = torch.arange(self.bins, device=self.low.device)
+        return self.low[:, None] + (bins / self.slope[:, None]).nan_to_num(nan=0.0)
+
+    def edge(self, bins: torch.Tensor) -> torch.Tensor:
+        """Exact lower edges of given bins (U, M): v > edge if and only if v lies in that bin or above."""
+        below = as_ordered_integer(self.low)[:, None].expand(bins.shape).clone()
+        above = torch.full_like(below, as_ordered_integer(torch.tensor(torch.inf)).item())
+        while ((above - below) > 1).any():
+            middle = (below + above) // 2
+            inside = self.place(from_ordered_integer(middle)) >= bins
+            above, below = torch.where(inside, middle, above), torch.where(inside, below, middle)
+        return from_ordered_integer(below)
+
+
+def as_ordered_integer(values: torch.Tensor) -> torch.Tensor:
+    """Float32 as integers in the same order, neighbours one apart."""
+    bits = values.contiguous().view(torch.int32).long()
+    return torch.where(bits < 0, -(2**31) - bits, bits)
+
+
+def from_ordered_integer(integers: torch.Tensor) -> torch.Tensor:
+    """The inverse of `as_ordered_integer`."""
+    bits = torch.where(integers < 0, -(2**31) - integers, integers)
+    return bits.to(torch.int32).view(torch.float32)
+
+
+class JointCounts(Statistic):
+    """How often each unit is in each bin of activation, anywhere and at pixels of each column: integer counts.
+
+    A column is a concept, or any other class of pixels. Values up to the low end of the scale are not counted.
+
+    Parameters
+    ----------
+    scale : Scale
+        The bins of U units.
+    columns : int
+        Number of columns K.
+    """
+
+    merges: ClassVar = {"marginal": torch.add, "counts": torch.add}
+
+    def __init__(self, scale: Scale, columns: int):
+        units, device = len(scale.low), scale.low.device
+        self.scale = scale
+        self.marginal = torch.zeros(units, scale.bins, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(units, columns, scale.bins, dtype=torch.int32, device=device)
+
+    def update(self, features: torch.Tensor, planes: torch.Tensor) -> None:
+        """Count features (N, U, H, W) at pixels whose columns are ``planes`` (N, L, h, w), int16, -1 for no column."""
+        if features.device.type == "cpu":
+            from ganlens._compiled import count_joint
+
+            count_joint(features, planes, self.scale, self.marginal, self.counts)
+        else:
+            self.update_by_definition(features, planes)
+
+    def update_by_definition(self, features: torch.Tensor, planes: torch.Tensor) -> None:
+        """The same in plain torch: for other devices, and to check the compiled loop."""
+        units, columns, bins = self.counts.shape
+        unit = torch.arange(units, device=features.device)[:, None]
+        for r, plane in zip(upsample(features, planes.shape[2:]), planes, strict=True):
+            bin_ = self.scale.place(r.flatten(1))  # (U, P)
+            count_each(bin_, self.marginal)
+            for column in plane.flatten(1).long():
+                inside = (bin_ >= 0) & (column >= 0)
+                index = ((unit * columns + column) * bins + bin_)[inside]
+                self.counts.view(-1).add_(torch.bincount(index, minlength=self.counts.numel()).int())
+
+    def above(self, bins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
+        marginal = from_above(self.marginal).gather(1, bins)
+        columns = [from_above(counts)[:, some] for counts, some in zip(self.counts, bins, strict=True)]
+        return marginal, torch.stack(columns)
+
+
+def from_above(counts: torch.Tensor) -> torch.Tensor:
+    """Sums of the last axis from each position to its end."""
+    return counts.flip(-1).cumsum(-1, dtype=torch.int64).flip(-1)
+
+
+def count_each(bins: torch.Tensor, counts: torch.Tensor) -> None:
+    """Add bins (U, P), -1 for none, to counts (U, B), in plain torch."""
+    padded = torch.zeros(counts.shape[0], counts.shape[1] + 1, dtype=torch.int64, device=counts.device)
+    counts += padded.scatter_add_(1, bins + 1, torch.ones_like(bins))[:, 1:]
+
+
+class Levels(Statistic):
+    """Quantiles and mean of each unit's features over all cells; the mean is exact to 2^-16, quantiles to one bin.
+
+    Parameters
+    ----------
+    scale : Scale
+        The bins of U units.
+    """
+
+    merges: ClassVar = {
+        "counts": torch.add,
+        "below": torch.add,
+        "total": torch.add,
+        "cells": torch.add,
+        "lowest": torch.minimum,
+        "highest": torch.maximum,
+    }
+
+    def __init__(self, scale: Scale):
+        units, device = len(scale.low), scale.low.device
+        self.scale = scale
+        self.counts = torch.zeros(units, scale.bins, dtype=torch.int64, device=device)
+        self.below = torch.zeros(units, dtype=torch.int64, device=device)
+        self.total = torch.zeros(units, dtype=torch.int64, device=device)
+        self.cells = torch.zeros((), dtype=torch.int64, device=device)
+        self.lowest = torch.full((units,), torch.inf, device=device)
+        self.highest = torch.full((units,), -torch.inf, device=device)
+
+    def update(self, features: torch.Tensor) -> None:
+        """Take in features (N, U, H, W)."""
+        values = features.transpose(0, 1).flatten(1)
+        self.total += (features.flatten(2).double().sum(2) * 2**16).round().long().sum(0)
+        self.cells += values.shape[1]
+        low, high = values.aminmax(dim=1)
+        self.lowest, self.highest = torch.minimum(self.lowest, low), torch.maximum(self.highest, high)
+        if features.device.type == "cpu":
+            from ganlens._compiled import count_levels
+
+            count_levels(features, self.scale, self.counts, self.below)
+        else:
+            self.count_by_definition(values)
+
+    def count_by_definition(self, values: torch.Tensor) -> None:
+        """The counting of values (U, P) in plain torch: for other devices, and to check the compiled loop."""
+        bins = self.scale.place(values)
+        self.below += (bins < 0).sum(1)
+        count_each(bins, self.counts)
+
+    def mean(self) -> torch.Tensor:
+        """Mean feature of each unit (U,)."""
+        return (self.total.double() / 2**16 / self.cells).float()
+
+    def quantile(self, q: float) -> torch.Tensor:
+        """Level (U,) below which a share ``q`` of the cells lies, linear within a bin."""
+        if not 0 <= q <= 1:
+            raise ValueError(f"quantile {q} is outside [0, 1]; 0.99 is the level that 1 % of the cells exceed")
+        low, high = self.lowest[:, None], self.highest[:, None]
+        edges = torch.cat([low, self.scale.nominal(), high], 1).double().clamp(low, high)
+        counts = torch.cat([self.below[:, None], self.counts], 1)
+        reached = counts.cumsum(1)
+        rank = q * self.cells
+        bin_ = (reached < rank).sum(1, keepdim=True).clamp(max=counts.shape[1] - 1)
+        inside = (rank - (reached - counts).gather(1, bin_)) / counts.gather(1, bin_).clamp(min=1)
+        start, stop = edges.gather(1, bin_), edges.gather(1, bin_ + 1)
+        return (start + (stop - start) * inside.clamp(0, 1))[:, 0].float()
+
+
+class TopImages(Statistic):
+    """The ``k`` images of each unit with the highest maximum: (U, k) values and seeds, best first, ties by seed.
+
+    Parameters
+    ----------
+    units : int
+        Number of units U.
+    k : int
+        Images kept for each unit.
+    """
+
+    merges: ClassVar = {"best": lambda a, b: best_of(torch.cat([a, b], 1), a.shape[1])}
+
+    def __init__(self, units: int, k: int = 32):
+        self.best = torch.tensor([-torch.inf, -1], dtype=torch.float64).repeat(units, k, 1)  # (U, k, value and seed)
+
+    def update(self, features: torch.Tensor, seeds: Sequence[int]) -> None:
+        """Take in the maxima of features (N, U, H, W) of the images ``seeds`` (N,)."""
+        values = features.amax((2, 3)).T.double().cpu()
+        pairs = torch.stack([values, torch.tensor(seeds, dtype=torch.float64).expand_as(values)], 2)
+        self.best = best_of(torch.cat([self.best, pairs], 1), self.best.shape[1])
+
+    @property
+    def values(self) -> np.ndarray:
+        """Maxima (U, k), best first; -inf where fewer images were seen."""
+        return self.best[..., 0].float().numpy()
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """Seeds (U, k); -1 where fewer images were seen."""
+        return self.best[..., 1].long().numpy()
+
+
+def best_of(pairs: torch.Tensor, k: int) -> torch.Tensor:
+    """The k best of (value, seed) pairs (U, P, 2): by value, ties by the smaller seed."""
+    array = pairs.numpy()
+    order = np.lexsort((array[..., 1], -array[..., 0]), axis=1)[:, :k, None]
+    return torch.from_numpy(np.take_along_axis(array, order, 1))
+
+
+class Areas(Statistic):
+    """Pixels of each column (K,), and all pixels."""
+
+    merges: ClassVar = {"counts": torch.add, "pixels": torch.add}
+
+    def __init__(self, columns: int, device: torch.device | str = "cpu"):
+        self.counts = torch.zeros(columns, dtype=torch.int64, device=device)
+        self.pixels = torch.zeros((), dtype=torch.int64, device=device)
+
+    def update(self, planes: torch.Tensor) -> None:
+        """Count columns in planes (N, L, h, w); -1 is no column."""
+        self.pixels += planes[:, 0].numel()
+        self.counts += torch.bincount(planes.flatten().long() + 1, minlength=len(self.counts) + 1)[1:]
