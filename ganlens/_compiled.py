@@ -54,10 +54,20 @@ def count_joint(
     share(joint_loop, r.shape[1], r, planes, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
 
 
-def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: torch.Tensor) -> None:
-    """Add all cells of features (N, U, H, W) to ``counts`` (U, B) and ``below`` (U,)."""
+def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Add all cells of features (N, U, H, W) to ``counts`` (U, B) and ``below`` (U,).
+
+    Returns
+    -------
+    sums : Tensor (N, U), float64
+    lowest, highest : Tensor (U,)
+    """
     r = features.detach().float().contiguous().numpy()
-    share(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), counts.numpy(), below.numpy())
+    sums = np.empty(r.shape[:2])
+    lowest, highest = np.full(r.shape[1], np.inf, np.float32), np.full(r.shape[1], -np.inf, np.float32)
+    found = counts.numpy(), below.numpy(), sums, lowest, highest
+    share(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), *found)
+    return torch.from_numpy(sums), torch.from_numpy(lowest), torch.from_numpy(highest)
 
 
 @compiled
@@ -70,13 +80,16 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
         for n in range(images):
             for i in range(height):
                 upper, lower = r[n, u, i], r[n, u, min(i + 1, height - 1)]
+                b, d = upper[0], lower[0]
                 for j in range(width):
-                    k = min(j + 1, width - 1)
-                    a, b, c, d = upper[j], upper[k], lower[j], lower[k]
-                    if max(max(a, b), max(c, d)) <= low:
+                    a, c = b, d
+                    b, d = upper[min(j + 1, width - 1)], lower[min(j + 1, width - 1)]
+                    if a <= low and b <= low and c <= low and d <= low:
                         continue
                     for y in range(row_start[i], row_start[i + 1]):
                         left, right = a + (c - a) * wy[y], b + (d - b) * wy[y]
+                        if left <= low and right <= low:
+                            continue
                         for x in range(column_start[j], column_start[j + 1]):
                             value = left + (right - left) * wx[x]
                             if value > low:
@@ -89,14 +102,18 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
 
 
 @compiled
-def levels_loop(begin, end, r, lows, slopes, counts, below):
-    """Count every cell."""
+def levels_loop(begin, end, r, lows, slopes, counts, below, sums, lowest, highest):
+    """Count every cell; sum each image, find the extremes of each unit."""
     last = np.float32(counts.shape[1] - 1)
     for u in range(begin, end):
         low, slope, table = lows[u], slopes[u], counts[u]
         for n in range(r.shape[0]):
+            total, smallest, largest = 0.0, lowest[u], highest[u]
             for value in r[n, u].flat:
+                total += value
+                smallest, largest = min(smallest, value), max(largest, value)
                 if value > low:
                     table[int(min((value - low) * slope, last))] += 1
                 else:
                     below[u] += 1
+            sums[n, u], lowest[u], highest[u] = total, smallest, largest

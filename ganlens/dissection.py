@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, upsample
 
 FORMAT = 1
-ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "valid", "top", "top_values")
+ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
 
 
 class UnitLabel(NamedTuple):
@@ -41,7 +42,7 @@ class Counts(NamedTuple):
     on: np.ndarray  # (U, C) the unit is on
     overlap: np.ndarray  # (U, C) the unit is on and the concept is there
     area: np.ndarray  # (C,) the concept is there
-    pixels: int
+    scope: np.ndarray  # (C,) all pixels that count for the concept
 
 
 @dataclass(eq=False, repr=False)
@@ -62,8 +63,8 @@ class Dissection:
         Images seen, which sample, and whether it was seen to its end.
     thresholds_by_concept : array (U, C)
         A unit is on where its upsampled features exceed this.
-    on, overlap, area, pixels : integer arrays (U, C), (U, C), (C,), int
-        See `Counts`.
+    on, overlap, area, scope : integer arrays (U, C), (U, C), (C,), (C,)
+        See `Counts`. All pixels count, or, within categories, those of the images that show the concept's category.
     top, top_values : arrays (U, K)
         Seeds of the images with the unit's highest maximum, best first, and these maxima; seed -1 where there are fewer.
     levels : Levels
@@ -85,7 +86,7 @@ class Dissection:
     on: np.ndarray
     overlap: np.ndarray
     area: np.ndarray
-    pixels: int
+    scope: np.ndarray
     valid: np.ndarray
     top: np.ndarray
     top_values: np.ndarray
@@ -108,7 +109,7 @@ class Dissection:
     @property
     def counts(self) -> Counts:
         """The integer counts."""
-        return Counts(self.on, self.overlap, self.area, self.pixels)
+        return Counts(self.on, self.overlap, self.area, self.scope)
 
     @cached_property
     def iou(self) -> np.ndarray:
@@ -123,7 +124,7 @@ class Dissection:
         Under the rule "iqr" it is 0 where no threshold met the conditions (agreement over 0.8, positive level, concept
         frequency of at least 0.001, unit and concept positively associated).
         """
-        quality = information_quality(self.on, self.overlap, self.area, self.pixels)
+        quality = information_quality(self.on, self.overlap, self.area, self.scope)
         return np.where(self.valid, quality, 0.0) if self.rule == "iqr" else quality
 
     @cached_property
@@ -133,7 +134,7 @@ class Dissection:
         Under the quantile rule: a random mask of the same size. Under rules that choose the threshold: a mask that is
         on everywhere, whose IoU is the concept's frequency.
         """
-        f = self.area / self.pixels
+        f = np.divide(self.area, self.scope, out=np.zeros(len(self.area)), where=self.scope > 0)
         if self.rule != "quantile":
             return f
         q = self.quantile
@@ -149,7 +150,7 @@ class Dissection:
     def achieved(self) -> np.ndarray:
         """Share of the pixels (U,) at which each unit is on, for the concept that it is labelled with."""
         best = self.merit.argmax(1)
-        return self.on[np.arange(len(best)), best] / self.pixels
+        return self.on[np.arange(len(best)), best] / np.maximum(self.scope[best], 1)
 
     @property
     def merit(self) -> np.ndarray:
@@ -210,7 +211,7 @@ class Dissection:
     def spotlights(self, units: list[int], k: int = 8) -> list[np.ndarray]:
         """For each unit its ``k`` top images, dimmed but where it is on: pictures (k, Y, X, 3). Each image is generated once."""
         self.check_units(units)
-        generator = self._attached("generator")
+        generator = self.attached("generator")
         seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
         every = sorted(set().union(*seeds.values()))
         size = tuple(generator.image_shape[1:])
@@ -233,7 +234,8 @@ class Dissection:
             if not 0 <= unit < len(self.iou):
                 raise ValueError(f"unit {unit} is out of range: {self.layer} has units 0 … {len(self.iou) - 1}")
 
-    def _attached(self, what: str) -> Any:
+    def attached(self, what: str) -> Any:
+        """The live ``"generator"`` or ``"segmenter"``; ValueError if there is none at hand."""
         found = getattr(self, what)
         if found is None:
             raise ValueError(f"this dissection has no {what} at hand; load it with Dissection.load(path, {what}=…)")
@@ -338,7 +340,7 @@ class Dissection:
     # ---- files
 
     def _header(self) -> dict:
-        names = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "pixels", "origin")
+        names = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
         return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **{k: getattr(self, k) for k in names}}
 
     def save(self, path: str | Path) -> None:
@@ -380,6 +382,8 @@ class Dissection:
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Header and arrays of a saved dissection; ValueError if it is none. Nothing in the file is executed."""
     try:
+        with zipfile.ZipFile(path):
+            pass  # np.load would also read a single array
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
@@ -387,7 +391,7 @@ def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError(
             f"{path} is no dissection: it has no header; expected a file written by Dissection.save"
         ) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} is damaged or no dissection ({error}); expected a file of Dissection.save") from error
@@ -400,16 +404,17 @@ def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return header, arrays
 
 
-def information_quality(on, overlap, area, pixels: int) -> np.ndarray:
+def information_quality(on, overlap, area, pixels) -> np.ndarray:
     """Mutual information over joint entropy of two binary variables, from their 2x2 table; arrays broadcast.
 
     Parameters
     ----------
     on, overlap, area : integer arrays
         Pixels where the first, both, the second is true.
-    pixels : int
+    pixels : int or integer array
         All pixels.
     """
+    pixels = np.maximum(pixels, 1)
     joint = np.stack(np.broadcast_arrays(overlap, on - overlap, area - overlap, pixels - on - area + overlap)) / pixels
     on, area = np.broadcast_arrays(on / pixels, area / pixels)
     entropy = plogp(joint).sum(0)

@@ -13,6 +13,12 @@ import numpy as np
 from PIL import Image
 
 OUTLINE = (255, 212, 59)
+CALM = np.frombuffer(  # after P. Tol's light and muted schemes
+    bytes.fromhex(
+        "77AADD DDDDDD EECC55 44AA99 BBCC33 EE8866 117733 FFAABBCC6677 AA4499 882255 332288 99DDFF 999933 661100 4477AA"
+    ),
+    np.uint8,
+).reshape(16, 3)
 
 
 def to_uint8(x) -> np.ndarray:
@@ -21,6 +27,16 @@ def to_uint8(x) -> np.ndarray:
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"images of shape {x.shape}: expected (N, 3, Y, X) with values in [-1, 1]")
     return np.moveaxis(np.clip(x * 127.5 + 128, 0, 255).astype(np.uint8), 1, -1)
+
+
+def as_pictures(x) -> np.ndarray:
+    """Pictures (N, Y, X, 3) as they are, images in [-1, 1] (N, 3, Y, X) turned into pictures; at least one of them."""
+    if not len(x):
+        raise ValueError("no images: expected at least one")
+    known = isinstance(x, np.ndarray) and x.dtype == np.uint8
+    if known and (x.ndim != 4 or x.shape[3] != 3):
+        raise ValueError(f"pictures of shape {x.shape}: expected (N, Y, X, 3), uint8")
+    return x if known else to_uint8(x)
 
 
 def resize(picture: np.ndarray, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
@@ -78,11 +94,13 @@ def overlay(picture: np.ndarray, values: np.ndarray, opacity: float = 0.65) -> n
 
 
 def palette(count: int) -> np.ndarray:
-    """Well separated colours (count, 3), uint8, for segmentations: the golden angle around the colour circle."""
+    """Calm colours (count, 3), uint8, for segmentations: 16 chosen for the colour-blind too, then any number."""
     hue = np.arange(count) * 0.618034 % 1
     ring = np.clip(np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1, 0, 1)
-    light = np.where(np.arange(count) % 2, 0.95, 0.7)[:, None]
-    return (255 * light * (0.25 + 0.75 * ring)).astype(np.uint8)
+    light = np.where(np.arange(count) % 2, 0.9, 0.65)[:, None]
+    colors = (255 * light * (0.4 + 0.6 * ring)).astype(np.uint8)
+    colors[: len(CALM)] = CALM[:count]
+    return colors
 
 
 def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ class Edit:
         set_(self, "region", as_region(self.region))
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength {self.strength} is outside [0, 1]")
+        set_(self, "strength", float(self.strength))
 
     def apply(self, features: torch.Tensor, level: torch.Tensor | float | None = None) -> torch.Tensor:
         """Edited copy of features (N, U, H, W); the given features stay as they are, gradients pass through.
@@ -220,11 +221,11 @@ class Opened:
             running.pop()
             if self.features is not None:
                 return
+            kept = copied(output, 1)  # what follows may write into the output
             if module is self.target:
-                self.features = output.clone()  # what follows may write into the output
-                self.memory[module] = [output]
+                self.features, self.memory[module] = kept, [kept]
             else:
-                self.memory.setdefault(module, []).append(output)
+                self.memory.setdefault(module, []).append(kept)
 
         with ExitStack() as stack:
             for module in self.net.modules():

@@ -1,18 +1,17 @@
 """Match every unit of a layer with the concepts of a segmenter, in one pass over a sample of images."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ganlens.models.base import Generator
 from ganlens.dissection import Dissection, information_quality
-from ganlens.segmenters.base import Segmenter
-from ganlens.statistics import Areas, JointCounts, Levels, Scale, TopImages, upsample
+from ganlens.models.base import Generator
+from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.segmenters.base import Concept, Segmenter
+from ganlens.statistics import Areas, JointCounts, Levels, Scale, TopImages, from_above, sample_upsampled
 
 RULES = ("quantile", "iqr", "iou")
 SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
@@ -86,19 +85,19 @@ def dissect(
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     rules = [rule] if isinstance(rule, str) else list(rule)
-    check_arguments(generator, names, n, rules, quantile, seed)
+    check_arguments(generator, names, n, rules, quantile, seed, batch_size, top)
     pass_ = Pass(generator, segmenter, names, rules, quantile, within_category, top)
     batch = batch_size or default_batch(generator, names)
     first = seed * SEEDS_PER_SAMPLE
     complete = pass_.run(range(first, first + n), batch, progress)
-    settings = {"quantile": quantile, "seed": seed, "complete": complete, "within_category": within_category}
+    settings = {"seed": seed, "complete": complete, "within_category": within_category}
     found = {layer: {r: pass_.result(layer, r, settings) for r in rules} for layer in names}
     if isinstance(rule, str):
         found = {layer: by_rule[rule] for layer, by_rule in found.items()}
     return found[layers] if isinstance(layers, str) else found
 
 
-def check_arguments(generator, layers, n, rules, quantile, seed) -> None:
+def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top) -> None:
     if not layers:
         raise ValueError(f"no layer given; {generator.name} has {', '.join(generator.layers)}")
     for layer in layers:
@@ -110,6 +109,12 @@ def check_arguments(generator, layers, n, rules, quantile, seed) -> None:
         raise ValueError(f"no rule given; expected one or more of {', '.join(RULES)}")
     if not 1 <= n <= SEEDS_PER_SAMPLE:
         raise ValueError(f"n={n}: a sample has 1 … {SEEDS_PER_SAMPLE} images; 1000 is a good start")
+    if n == 1 and set(rules) - {"quantile"}:
+        raise ValueError(f"n=1: rule {rules[-1]!r} chooses on images of even seeds and scores on odd ones; give n >= 2")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1, or None")
+    if top < 1:
+        raise ValueError(f"top={top}: expected at least 1 image for each unit")
     if not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
     if not 0 <= seed < 2**32 // SEEDS_PER_SAMPLE:
@@ -136,10 +141,9 @@ class Pass:
 
     def __init__(self, generator, segmenter, layers, rules, quantile, within_category, top):
         self.generator, self.segmenter, self.layers, self.rules = generator, segmenter, layers, rules
-        self.quantile, self.within_category, self.top = quantile, within_category, top
-        self.categories = list(dict.fromkeys(concept.category for concept in segmenter.concepts))
-        self.columns = len(segmenter.concepts) + (len(self.categories) if within_category else 0)
-        self.areas = [Areas(self.columns, generator.device) for _ in range(2)]  # of even and odd seeds
+        self.quantile, self.top = quantile, top
+        self.columns = Columns(segmenter.concepts, within_category)
+        self.areas = [Areas(self.columns.count, generator.device) for _ in range(2)]  # of even and odd seeds
         self.tallies: dict[str, Tally] = {}
         self.pilot: list[Batch] = []
         self.seen = 0
@@ -147,7 +151,7 @@ class Pass:
     def run(self, seeds: range, batch_size: int, progress) -> bool:
         """Look at all images; False if interrupted before the end."""
         size = -(-batch_size // GRANULE) * GRANULE
-        with progress_bar(progress, len(seeds)) as done, interrupt_between_steps() as interrupted:
+        with progress_bar(progress, len(seeds), "dissect") as done, interrupt_between_steps() as interrupted:
             for start in range(0, len(seeds), size):
                 batch = self.look(list(seeds[start : start + size]))
                 self.take(batch, PILOT if len(seeds) > PILOT else len(seeds))
@@ -165,11 +169,13 @@ class Pass:
             labels = self.check_labels(self.segmenter.labels(images), len(padded))[: len(seeds)]
             features = {layer: r[: len(seeds)].float() for layer, r in features.items()}
         self.check_finite(features)
-        return Batch(seeds, features, self.as_columns(labels))
+        return Batch(seeds, features, self.columns.of(labels))
 
     def check_labels(self, labels: torch.Tensor, n: int) -> torch.Tensor:
         name, concepts = self.segmenter.name, len(self.segmenter.concepts)
-        if labels.ndim != 4 or len(labels) != n or labels.is_floating_point():
+        if not isinstance(labels, torch.Tensor):
+            raise ValueError(f"segmenter {name} returned {type(labels).__name__}; expected a tensor ({n}, L, h, w)")
+        if labels.ndim != 4 or len(labels) != n or not labels.numel() or labels.is_floating_point():
             raise ValueError(
                 f"segmenter {name} returned {labels.dtype} {tuple(labels.shape)} for {n} images; "
                 f"expected integer label planes ({n}, L, h, w)"
@@ -189,16 +195,6 @@ class Pass:
                     "check the weights, or run the network in float32"
                 )
 
-    def as_columns(self, labels: torch.Tensor) -> torch.Tensor:
-        """Label planes as columns of the tables: concepts, then categories where they are counted."""
-        planes = [labels.to(torch.int16) - 1]
-        for k, category in enumerate(self.categories if self.within_category else ()):
-            members = [c for c, concept in enumerate(self.segmenter.concepts) if concept.category == category]
-            present = torch.isin(planes[0], torch.tensor(members, device=labels.device)).any(3).any(2).any(1)
-            column = torch.where(present, len(self.segmenter.concepts) + k, -1).to(torch.int16)
-            planes.append(column[:, None, None, None].expand_as(planes[0][:, :1]))
-        return torch.cat(planes, 1)
-
     def take(self, batch: Batch, pilot: int) -> None:
         """Count a batch; the first ones are kept until they suffice to set the scales."""
         self.seen += len(batch.seeds)
@@ -215,7 +211,7 @@ class Pass:
             return
         size = self.pilot[0].planes.shape[2:]
         for layer in self.layers:
-            first = PilotFeatures([batch.features[layer] for batch in self.pilot], PILOT)
+            first = torch.cat([batch.features[layer] for batch in self.pilot])[:PILOT]
             self.tallies[layer] = Tally(first, size, self.columns, self.rules, self.quantile, self.top)
         pilot, self.pilot = self.pilot, []
         for batch in pilot:
@@ -229,41 +225,96 @@ class Pass:
             tally.update(batch.features[layer], batch.planes, batch.seeds)
 
     def result(self, layer: str, rule: str, settings: dict) -> Dissection:
-        return self.tallies[layer].read_out(rule, self, layer, settings)
+        tally = self.tallies[layer]
+        read = tally.by_quantile if rule == "quantile" else tally.by_information
+        return Dissection(
+            layer=layer,
+            concepts=self.segmenter.concepts,
+            rule=rule,
+            quantile=self.quantile,
+            n=self.seen,
+            shape=(*tally.cells, *tally.size),
+            top=tally.top.seeds,
+            top_values=tally.top.values,
+            levels=tally.levels,
+            generator=self.generator,
+            segmenter=self.segmenter,
+            **read(rule, self.areas)._asdict(),
+            **settings,
+        )
 
 
-class PilotFeatures:
-    """Features of the first images of a sample, always the same ones, whatever the batch size."""
+class Columns:
+    """The columns of the tables: one per concept and, for counting within categories, one per category.
 
-    def __init__(self, parts: list[torch.Tensor], images: int):
-        self.features = torch.cat(parts)[:images]  # (N, U, H, W)
+    Parameters
+    ----------
+    concepts : tuple of Concept
+        The vocabulary, C of them.
+    within_category : bool
+        Whether the pixels of an image count for a concept only if the image shows its category.
+    """
 
-    def cells(self) -> torch.Tensor:
-        """All features of each unit (U, P)."""
-        return self.features.transpose(0, 1).flatten(1)
+    def __init__(self, concepts: Sequence[Concept], within_category: bool):
+        names = list(dict.fromkeys(concept.category for concept in concepts))
+        self.within_category, self.concepts = within_category, len(concepts)
+        self.category = [names.index(concept.category) for concept in concepts]
+        self.count = len(concepts) + (len(names) if within_category else 0)
 
-    def pixels(self, size: tuple[int, int]) -> torch.Tensor:
-        """A regular subset of the upsampled features of each unit (U, P)."""
-        step = max(1, round((size[0] * size[1] / 256) ** 0.5))
-        parts = [upsample(r, size)[..., step // 2 :: step, step // 2 :: step] for r in self.features.split(8)]
-        return torch.cat(parts).transpose(0, 1).flatten(1)
+    def of(self, labels: torch.Tensor) -> torch.Tensor:
+        """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none."""
+        planes = [labels.to(torch.int16) - 1]
+        for column in range(self.concepts, self.count):
+            members = [c for c, k in enumerate(self.category) if k == column - self.concepts]
+            present = torch.isin(planes[0], torch.tensor(members, device=labels.device)).flatten(1).any(1)
+            plane = torch.where(present, column, -1).to(torch.int16)
+            planes.append(plane[:, None, None, None].expand_as(planes[0][:, :1]))
+        return torch.cat(planes, 1)
+
+    def on(self, marginal: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Pixels (U, C, M) that count for each concept and have the unit on, from (U, M) and (U, K, M)."""
+        if self.within_category:
+            return counts[:, [self.concepts + k for k in self.category]]
+        return np.broadcast_to(marginal[:, None], (len(marginal), self.concepts, marginal.shape[1]))
+
+    def scope(self, *areas: Areas) -> np.ndarray:
+        """Pixels (C,) that count for each concept."""
+        if self.within_category:
+            return to_numpy(sum(a.counts for a in areas))[[self.concepts + k for k in self.category]]
+        return np.full(self.concepts, int(sum(a.pixels for a in areas)))
+
+    def area(self, *areas: Areas) -> np.ndarray:
+        """Pixels (C,) of each concept."""
+        return to_numpy(sum(a.counts for a in areas))[: self.concepts]
+
+
+class Reading(NamedTuple):
+    """Thresholds and the counts at these thresholds, as `Dissection` holds them."""
+
+    thresholds_by_concept: np.ndarray
+    on: np.ndarray
+    overlap: np.ndarray
+    area: np.ndarray
+    scope: np.ndarray
+    valid: np.ndarray
 
 
 class Tally:
     """The statistics of one layer."""
 
-    def __init__(self, pilot: PilotFeatures, size: tuple[int, int], columns: int, rules, quantile: float, top: int):
-        self.size, self.rules, self.quantile = tuple(size), rules, quantile
-        self.cells = tuple(pilot.features.shape[2:])
-        sample = pilot.pixels(size)
-        self.levels = Levels(Scale.of_sample(pilot.cells(), 1.0, 0.0005))
+    def __init__(self, pilot: torch.Tensor, size: tuple[int, int], columns: Columns, rules, quantile: float, top: int):
+        self.size, self.columns, self.quantile = tuple(size), columns, quantile
+        self.cells = tuple(pilot.shape[2:])
+        sample = sample_upsampled(pilot, size)
+        self.levels = Levels(Scale.of_sample(sample_upsampled(pilot, self.cells), 1.0, 0.0005))
         self.top = TopImages(len(sample), top)
         self.tail = self.full = None
-        if "quantile" in rules:
-            self.tail = JointCounts(Scale.of_sample(sample, min(8 * quantile, 1.0), quantile / 16), columns)
+        if "quantile" in rules:  # 2,048 bins within the top 5 q are as fine as 40,000 over all values
+            scale = Scale.of_sample(sample, min(5 * quantile, 1.0), quantile / 16, bins=2048)
+            self.tail = JointCounts(scale, columns.count)
         if set(rules) - {"quantile"}:
             scale = Scale.of_sample(sample, 1.0, 0.0005, bins=1024)
-            self.full = [JointCounts(scale, columns) for _ in range(2)]  # of even and odd seeds
+            self.full = [JointCounts(scale, columns.count) for _ in range(2)]  # of even and odd seeds
 
     def update(self, features: torch.Tensor, planes: torch.Tensor, seeds: list[int]) -> None:
         self.levels.update(features)
@@ -275,132 +326,50 @@ class Tally:
             for odd, counts in enumerate(self.full):
                 counts.update(features[parity == odd], planes[parity == odd])
 
-    def read_out(self, rule: str, pass_: Pass, layer: str, settings: dict) -> Dissection:
-        read = self.by_quantile if rule == "quantile" else self.by_information
-        concepts = pass_.segmenter.concepts
-        category = [pass_.categories.index(concept.category) for concept in concepts]
-        thresholds, on, overlap, areas, pixels, chosen = read(rule, pass_.areas, len(concepts))
-        if pass_.within_category:
-            on, overlap = overlap[:, len(concepts) :][:, category], overlap[:, : len(concepts)]
-        settings = {k: v for k, v in settings.items() if k != "quantile"} | {"rule": rule, "n": pass_.seen}
-        return Dissection(
-            layer=layer,
-            concepts=concepts,
-            thresholds_by_concept=thresholds,
-            on=on,
-            overlap=overlap[:, : len(concepts)],
-            area=areas[: len(concepts)],
-            pixels=pixels,
-            valid=chosen,
-            top=self.top.seeds,
-            top_values=self.top.values,
-            levels=self.levels,
-            shape=(*self.cells, *self.size),
-            quantile=self.quantile,
-            generator=pass_.generator,
-            segmenter=pass_.segmenter,
-            **settings,
-        )
+    def by_quantile(self, rule: str, areas: list[Areas]) -> Reading:
+        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as one of 2,048 edges does."""
+        wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
+        bins = (from_above(self.tail.marginal) - wanted).abs().argmin(1, keepdim=True)
+        marginal, counts = map(to_numpy, self.tail.above(bins))
+        on, overlap = self.columns.on(marginal, counts)[..., 0], counts[:, : self.columns.concepts, 0]
+        thresholds = np.broadcast_to(to_numpy(self.tail.scale.edge(bins)), on.shape)
+        sizes = self.columns.area(*areas), self.columns.scope(*areas)
+        return Reading(thresholds, on, overlap, *sizes, np.ones(on.shape, bool))
 
-    def by_quantile(self, rule: str, areas: list[Areas], concepts: int):
-        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as one of 4,096 edges does."""
-        pixels = int(areas[0].pixels + areas[1].pixels)
-        every = from_top(self.tail.marginal)
-        bins = (every - self.quantile * pixels).abs().argmin(1, keepdim=True)
-        on, overlap = self.tail.above(bins)
-        thresholds = self.tail.scale.edge(bins).expand(-1, concepts)
-        area = areas[0].counts + areas[1].counts
-        on = on.expand(-1, concepts)
-        return (
-            *map(to_numpy, (thresholds, on, overlap[..., 0], area)),
-            pixels,
-            np.ones(overlap.shape[:1] + (concepts,), bool),
-        )
-
-    def by_information(self, rule: str, areas: list[Areas], concepts: int):
+    def by_information(self, rule: str, areas: list[Areas]) -> Reading:
         """Thresholds of the highest information quality ratio, or IoU, on even seeds; counts on odd seeds."""
-        choose, score = self.full
-        pixels = int(areas[0].pixels)
-        every = from_top(choose.marginal)  # (U, B)
-        wanted = torch.from_numpy(CANDIDATES * pixels).to(every.device)
+        even, odd = self.full
+        every = from_above(even.marginal)
+        wanted = CANDIDATES * int(areas[0].pixels)
         bins = torch.stack([(every - w).abs().argmin(1) for w in wanted], 1)  # (U, M)
-        on, overlap = choose.above(bins)
-        on, overlap, area = to_numpy(on)[:, None], to_numpy(overlap)[:, :concepts], to_numpy(areas[0].counts)[:concepts]
-        levels = to_numpy(choose.scale.edge(bins))
-        merit, valid = merit_of(rule, on, overlap, area[:, None], pixels, levels[:, None])
-        best = np.where(valid, merit, -1).argmax(2)  # (U, C)
-        rows = np.arange(len(bins))[:, None]
-        score_on, score_overlap = (to_numpy(counts) for counts in score.above(bins))
-        columns = np.arange(score_overlap.shape[1])
-        best_of_column = np.concatenate([best, np.zeros((len(best), len(columns) - concepts), int)], 1)
-        overlap = score_overlap[rows, columns, best_of_column]
-        chosen = valid[rows, columns[:concepts], best]
-        return (
-            levels[rows, best],
-            score_on[rows, best],
-            overlap,
-            to_numpy(areas[1].counts),
-            int(areas[1].pixels),
-            chosen,
+        levels = to_numpy(even.scale.edge(bins))
+        on, overlap = self.counts_above(even, bins)
+        sizes = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
+        merit, valid = merit_of(rule, on, overlap, *sizes, levels[:, None])
+        best = np.where(valid, merit, -1).argmax(2)[..., None]  # (U, C, 1)
+        thresholds = np.take_along_axis(levels[:, None], best, 2)
+        chosen = (np.take_along_axis(counts, best, 2) for counts in (*self.counts_above(odd, bins), valid))
+        on, overlap, valid = (counts[..., 0] for counts in chosen)
+        return Reading(
+            thresholds[..., 0], on, overlap, self.columns.area(areas[1]), self.columns.scope(areas[1]), valid
         )
 
+    def counts_above(self, joint: JointCounts, bins: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """On and overlap (U, C, M) in the given bins (U, M) or above."""
+        marginal, counts = map(to_numpy, joint.above(bins))
+        return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
 
-def merit_of(rule: str, on, overlap, area, pixels: int, levels) -> tuple[np.ndarray, np.ndarray]:
+
+def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, np.ndarray]:
     """How good each candidate threshold is, and whether it may be chosen; arrays broadcast to (U, C, M)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         if rule == "iou":
-            return np.nan_to_num(overlap / (on + area - overlap)), np.broadcast_to(True, overlap.shape)
-        agreement = (overlap + (pixels - on - area + overlap)) / pixels
-        together = overlap * float(pixels) > on * area.astype(float)
-        valid = (agreement > 0.8) & (levels > 0) & (area / pixels >= 1e-3) & together
-    return information_quality(on, overlap, area, pixels), valid
-
-
-def from_top(counts: torch.Tensor) -> torch.Tensor:
-    return counts.flip(-1).cumsum(-1, dtype=torch.int64).flip(-1)
+            return np.nan_to_num(overlap / (on + area - overlap)), np.full(overlap.shape, True)
+        agreement = (scope - on - area + 2 * overlap) / scope
+        together = overlap * scope.astype(float) > on * area.astype(float)
+        valid = (agreement > 0.8) & (levels > 0) & (area / scope >= 1e-3) & together
+    return information_quality(on, overlap, area, scope), valid
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
-
-
-@contextmanager
-def progress_bar(progress: bool | Callable[[int, int], None], total: int) -> Iterator[Callable[[int], None]]:
-    """A function to be told of each step's images: a bar, the caller's function, or nothing."""
-    if progress is True:
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, desc="dissect", unit="img") as bar:
-            yield bar.update
-    elif callable(progress):
-        done = 0
-
-        def tell(images: int) -> None:
-            nonlocal done
-            done += images
-            progress(done, total)
-
-        yield tell
-    else:
-        yield lambda images: None
-
-
-@contextmanager
-def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until the step is done; a second one interrupts at once. Only the main thread gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked = []
-    usual = signal.getsignal(signal.SIGINT)
-
-    def ask(number, frame):
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, usual)

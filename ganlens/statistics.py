@@ -48,6 +48,20 @@ class Statistic:
         return self
 
 
+def sample_upsampled(features: torch.Tensor, size: tuple[int, int], steps: tuple[int, int] = (8, 8)) -> torch.Tensor:
+    """Upsampled features of each unit at a regular subset of the pixels: (U, P), without the other pixels."""
+    rows, columns = (
+        upsample(torch.eye(cells, device=features.device)[None, None], (pixels, cells))[0, 0][middles(pixels, count)]
+        for cells, pixels, count in zip(features.shape[2:], size, steps, strict=True)
+    )
+    return (rows @ features @ columns.T).transpose(0, 1).flatten(1)
+
+
+def middles(length: int, count: int) -> list[int]:
+    """Middles of ``count`` equal parts of 0 … length - 1, or all where there are fewer."""
+    return sorted({int((i + 0.5) * length / count) for i in range(count)})
+
+
 def upsample(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Features (N, U, H, W) on the segmentation's grid (N, U, h, w): bilinear, half-pixel centres, nothing else."""
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
@@ -98,8 +112,9 @@ class Scale:
     @classmethod
     def of_sample(cls, sample: torch.Tensor, lowest: float, highest: float, bins: int = BINS) -> "Scale":
         """A scale between the levels that shares ``lowest`` > ``highest`` of a sample (U, P) exceed."""
-        ordered, count = sample.sort(1).values, sample.shape[1]
-        low, high = (ordered[:, min(max(round((1 - f) * count) - 1, 0), count - 1)] for f in (lowest, highest))
+        count = sample.shape[1]
+        ranks = [min(max(round((1 - f) * count), 1), count) for f in (lowest, highest)]
+        low, high = (sample.kthvalue(rank, dim=1).values for rank in ranks)
         return cls(low, high, bins)
 
     def place(self, values: torch.Tensor) -> torch.Tensor:
@@ -225,23 +240,23 @@ class Levels(Statistic):
 
     def update(self, features: torch.Tensor) -> None:
         """Take in features (N, U, H, W)."""
-        values = features.transpose(0, 1).flatten(1)
-        self.total += (features.flatten(2).double().sum(2) * 2**16).round().long().sum(0)
-        self.cells += values.shape[1]
-        low, high = values.aminmax(dim=1)
-        self.lowest, self.highest = torch.minimum(self.lowest, low), torch.maximum(self.highest, high)
         if features.device.type == "cpu":
             from ganlens._compiled import count_levels
 
-            count_levels(features, self.scale, self.counts, self.below)
+            sums, lowest, highest = count_levels(features, self.scale, self.counts, self.below)
         else:
-            self.count_by_definition(values)
+            sums, lowest, highest = self.count_by_definition(features)
+        self.total += (sums * 2**16).round().long().sum(0)
+        self.cells += features[:, 0].numel()
+        self.lowest, self.highest = torch.minimum(self.lowest, lowest), torch.maximum(self.highest, highest)
 
-    def count_by_definition(self, values: torch.Tensor) -> None:
-        """The counting of values (U, P) in plain torch: for other devices, and to check the compiled loop."""
+    def count_by_definition(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The counting in plain torch: for other devices, and to check the compiled loop."""
+        values = features.transpose(0, 1).flatten(1)
         bins = self.scale.place(values)
         self.below += (bins < 0).sum(1)
         count_each(bins, self.counts)
+        return features.flatten(2).double().sum(2), *values.aminmax(dim=1)
 
     def mean(self) -> torch.Tensor:
         """Mean feature of each unit (U,)."""

@@ -18,12 +18,13 @@ RANKS = {
     room: rank
     for rank, rooms in enumerate(
         [
-            "images names _compiled",
+            "images names files progress _compiled",
             "instrument statistics",
             "models segmenters",
-            "scenes dissection",
-            "causal context artifacts comparison",
-            "plots",
+            "dissection",
+            "matching causal context comparison",
+            "scenes",
+            "artifacts plots",
             "report widgets",
             "cli benchmark",
             "__init__ __main__",

@@ -1,6 +1,7 @@
 """Any generator, seen as: seeds to latents to layers to images."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from threading import RLock
 
@@ -52,7 +53,7 @@ class Generator:
         name : str, optional
             For tables; the class's name by default.
         layers : sequence of str, optional
-            Dotted names of the layers to offer; all modules with a feature map as output by default.
+            Dotted names of the layers to offer; all modules that yield one feature map by default.
 
         Examples
         --------
@@ -63,24 +64,33 @@ class Generator:
         return Generator(net, z_dim, name, layers)
 
     def _discover(self, names: Sequence[str] | None) -> tuple[dict[str, tuple[int, int, int]], tuple[int, ...]]:
-        """Run one image and note which modules yield feature maps, in order."""
+        """Run one image and note which modules yield one feature map, in order."""
         shapes: dict[str, tuple[int, int, int]] = {}
+        runs: Counter[str] = Counter()
         modules = [name for name, _ in self.net.named_modules() if name]
         for name in names or ():
             if name not in modules:
                 raise ValueError(close_match("layer", name, modules, self.name))
 
         def note(name, output):
+            runs[name] += 1
             if isinstance(output, torch.Tensor) and output.ndim == 4:
                 shapes.setdefault(name, tuple(output.shape[1:]))
 
         functions = {name: lambda output, name=name: note(name, output) for name in names or modules}
         with torch.no_grad(), hooked(self.net, functions):
             x = self._image(self.net(self.sample([0, 1])))
-        missing = [name for name in names or () if name not in shapes]
+        self._repeated = {name for name in shapes if runs[name] > 1}  # an activation that layers share, for instance
+        once = {name: shape for name, shape in shapes.items() if name not in self._repeated}
+        missing = [name for name in names or () if name not in once]
         if missing:
-            raise ValueError(f"layer {missing[0]!r} of {self.name} yields no feature map (N, U, H, W)")
-        return shapes, tuple(x.shape[1:])
+            raise ValueError(self._no_layer(missing[0]))
+        return once, tuple(x.shape[1:])
+
+    def _no_layer(self, name: str) -> str:
+        if name in self._repeated:
+            return f"layer {name!r} of {self.name} runs more than once in a pass; name a module that runs once"
+        return f"layer {name!r} of {self.name} yields no feature map (N, U, H, W)"
 
     def _image(self, output) -> torch.Tensor:
         if not (isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] == 3):
@@ -166,7 +176,9 @@ class Generator:
             self.check_layer(layer)
 
         def keep(layer, output):
-            features[layer] = output.clone()  # what follows may write into the output
+            features[layer] = output.clone(
+                memory_format=torch.contiguous_format
+            )  # what follows may write into the output
 
         with self._lock, hooked(self.net, {n: lambda r, n=n: keep(n, r) for n in layers}):
             images = self.forward(z, labels)
@@ -207,10 +219,7 @@ class Generator:
         if layer in self.layers:
             return self.layers[layer]
         if layer in dict(self.net.named_modules()):
-            raise ValueError(
-                f"layer {layer!r} of {self.name} yields no feature map (N, U, H, W); "
-                f"layers that do: {', '.join(self.layers)}"
-            )
+            raise ValueError(f"{self._no_layer(layer)}; layers that do: {', '.join(self.layers)}")
         raise ValueError(close_match("layer", layer, list(self.layers), self.name))
 
     def check_edit(self, edit: Edit) -> None:

@@ -49,7 +49,10 @@ class Segmenter:
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         """Label planes (N, L, h, w), integers, one plane per category, for images (N, 3, Y, X) in [-1, 1]."""
         with torch.no_grad():
-            scores = self.scores(images)
+            return self.planes(self.scores(images))
+
+    def planes(self, scores: torch.Tensor) -> torch.Tensor:
+        """Label planes (N, L, h, w) of scores (N, C, h, w): the best concept of each category."""
         planes = []
         for category in dict.fromkeys(concept.category for concept in self.concepts):
             members = [c for c, concept in enumerate(self.concepts) if concept.category == category]
@@ -108,9 +111,12 @@ class FunctionSegmenter(Segmenter):
         return result if result.is_floating_point() else super().scores(images)
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
-        result = self.function(images)
+        with torch.no_grad():
+            result = self.function(images)
+        if not isinstance(result, torch.Tensor):
+            raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
         if result.is_floating_point():
-            return super().labels(images)
+            return self.planes(result)
         return result if result.ndim == 4 else result[:, None]
 
 

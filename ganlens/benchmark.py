@@ -1,0 +1,101 @@
+"""How much a dissection costs beyond the networks themselves: ``python -m ganlens.benchmark``.
+
+The yardstick is the overhead factor: CPU time of a dissection over the CPU time of one generator pass and one segmenter
+pass over the same images, both on one thread, taking turns in one process, so that a noisy machine disturbs both alike.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+
+from ganlens.matching import default_batch, dissect
+from ganlens.models import load_generator
+from ganlens.models.base import Generator
+from ganlens.models.progan import ProgressiveGenerator
+from ganlens.segmenters import load_segmenter
+from ganlens.segmenters.base import Segmenter
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, and print a table or JSON."""
+    parser = argparse.ArgumentParser("python -m ganlens.benchmark", description=__doc__)
+    parser.add_argument("-n", type=int, default=500, help="images per dissection (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, of which the median counts (default: %(default)s)"
+    )
+    parser.add_argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows = measure("embedded", load_generator(), load_segmenter(), "layer4", options.n, options.rounds)
+    if options.large:
+        G = Generator.wrap(ProgressiveGenerator(), 512, "Progressive GAN, 256 px, random weights")
+        rows += measure("Progressive GAN + SegFormer-b0", G, random_segformer(), "layer4", options.n, options.rounds)
+    sys.stdout.write(json.dumps(rows, indent=1) + "\n" if options.json else as_text(rows))
+    return 0
+
+
+def measure(name: str, G: Generator, S: Segmenter, layer: str, n: int, rounds: int) -> list[dict]:
+    """Overhead factors of one layer, of one layer with all rules, and of all layers."""
+    cases = {
+        "networks alone": lambda n: networks_alone(G, S, layer, n),
+        f"{layer}, quantile": lambda n: dissect(G, S, layer, n=n, progress=False),
+        f"{layer}, all rules": lambda n: dissect(G, S, layer, n=n, rule=["quantile", "iqr", "iou"], progress=False),
+        "all layers, quantile": lambda n: dissect(G, S, list(G.layers), n=n, progress=False),
+    }
+    for case in cases.values():
+        case(80)  # compiles what is to be compiled
+    times: dict[str, list[float]] = {case: [] for case in cases}
+    for _ in range(rounds):
+        for case, function in cases.items():
+            times[case].append(cpu_time(function, n))
+    floor = times["networks alone"]
+    return [
+        {
+            "networks": name,
+            "case": case,
+            "ms_per_image": 1000 * median(seconds) / n,
+            "overhead": median(s / f for s, f in zip(seconds, floor, strict=True)),
+        }
+        for case, seconds in times.items()
+    ]
+
+
+def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
+    """One generator pass and one segmenter pass, in the batches that a dissection of the layer would take."""
+    size = default_batch(G, [layer])
+    with torch.inference_mode():
+        for start in range(0, n, size):
+            S.labels(G.forward(G.sample(range(start, min(start + size, n)))))
+
+
+def cpu_time(function: Callable[[int], object], n: int) -> float:
+    """CPU seconds of this process."""
+    start = time.process_time()
+    function(n)
+    return time.process_time() - start
+
+
+def random_segformer() -> Segmenter:
+    """SegFormer-b0 of random weights, built from its default configuration; labels at a quarter of the resolution."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    torch.manual_seed(0)
+    net = SegformerForSemanticSegmentation(SegformerConfig(num_labels=150)).eval()
+    concepts = [f"concept {i}" for i in range(150)]
+    return Segmenter.wrap(lambda x: net(x).logits.argmax(1, keepdim=True) + 1, concepts, "SegFormer-b0")
+
+
+def as_text(rows: Sequence[dict]) -> str:
+    lines = [f"{'networks':32} {'case':24} {'ms/image':>9} {'overhead':>9}"]
+    lines += [f"{r['networks']:32} {r['case']:24} {r['ms_per_image']:9.2f} {r['overhead']:9.2f}" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

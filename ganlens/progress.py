@@ -1,0 +1,48 @@
+"""Progress bars, and interrupts that wait for the end of a step."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(progress: bool | Callable[[int, int], None], total: int, name: str) -> Iterator[Callable[[int], None]]:
+    """A function to be told of each step's images: a bar, the caller's function, or nothing."""
+    if progress is True:
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, desc=name, unit="img") as bar:
+            yield bar.update
+    elif callable(progress):
+        done = 0
+
+        def tell(images: int) -> None:
+            nonlocal done
+            done += images
+            progress(done, total)
+
+        yield tell
+    else:
+        yield lambda images: None
+
+
+@contextmanager
+def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until the step is done; a second one interrupts at once. Only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = []
+    usual = signal.getsignal(signal.SIGINT)
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,0 +1,122 @@
+"""Small generators whose truth is known, for tests: `Generator.wrap` makes them complete."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+Z = 4
+
+
+class Between(nn.Module):
+    """Hands its input on, so that a tensor between two modules becomes a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, r):
+        self.calls += 1
+        return r.clone()
+
+
+class Discs(nn.Module):
+    """A white disc on black where the latent says; unit 7 of ``layer`` is the disc, all others are noise.
+
+    Images are drawn from unit 7 alone.
+    """
+
+    def __init__(self, size: int = 32, units: int = 12):
+        super().__init__()
+        self.layer = Between()
+        y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        self.register_buffer("y", y)
+        self.register_buffer("x", x)
+        self.register_buffer("mix", torch.randn(units, Z, size, size, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, z):
+        size = len(self.y)
+        centre = (size * (0.5 + z[:, :2].clamp(-2, 2) / 5))[..., None, None]
+        disc = (self.y - centre[:, 0]) ** 2 + (self.x - centre[:, 1]) ** 2 < (size / 9) ** 2
+        r = combine(self.mix, z)
+        r[:, 7] = disc.float()
+        return 2 * self.layer(r)[:, 7:8].expand(-1, 3, -1, -1) - 1
+
+
+class Lattice(nn.Module):
+    """Features that are multiples of 1/16, so that they can be interpolated to 4 times the size without rounding.
+
+    Unit 0 is dead, unit 1 is always 2, units 2 and 3 are rectified, unit 4 is below zero. The picture shows blurred
+    features, so that concepts taken from it have something to do with units.
+    """
+
+    def __init__(self, units: int = 9, height: int = 4, width: int = 6, exact: bool = True):
+        super().__init__()
+        self.exact, self.layer = exact, Between()
+        self.register_buffer("mix", torch.randn(units, Z, height, width, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, z):
+        r = combine(self.mix, z).clamp(-7, 7)
+        r[:, 0], r[:, 1], r[:, 2:4], r[:, 4] = 0, 2, r[:, 2:4].relu(), -r[:, 4].abs() - 1
+        r = self.layer((r * 16).round() / 16 if self.exact else r)
+        x = F.interpolate(r[:, 2:8], scale_factor=4.0)
+        return (x[:, :3] + 0.5 * x[:, 3:]).sin()
+
+
+def combine(mix, z):
+    """Sum of ``mix`` (U, Z, H, W) weighted by latents, one product at a time: rounded alike in every batch."""
+    return sum(z[:, i, None, None, None] * mix[:, i] for i in range(Z))
+
+
+def two_planes(x):
+    """Labels (N, 2, Y, X) of images: concepts 1, 2, 3 by the first channel, 4 and 5 by the others; 5 in few images."""
+    objects = 1 * (x[:, 0] > 0.3) + 2 * (x[:, 0] < -0.6) + 3 * ((x[:, 0] > -0.1) & (x[:, 0] < 0))
+    rare = (x[:, 2] > 0.9).flatten(1).float().mean(1) > 0.15
+    materials = 4 * (x[:, 1] > 0.5) + 5 * ((x[:, 1] < -0.5) & rare[:, None, None])
+    return torch.stack([objects, materials], 1)
+
+
+TWO_PLANES = [*(("above", "object"), ("below", "object"), ("between", "object")), ("hot", "material"), ("cold", "material")]
+
+
+class Block(nn.Module):
+    """Adds its own convolution to its input, in place, with an activation that it shares with others."""
+
+    def __init__(self, units: int, act: nn.Module):
+        super().__init__()
+        self.conv1 = nn.Conv2d(units, units, 3, padding=1)
+        self.conv2 = nn.Conv2d(units, units, 3, padding=1)
+        self.act = act
+
+    def forward(self, r):
+        inner = self.conv2(self.act(self.conv1(r)))
+        inner += r
+        return inner
+
+
+class Residual(nn.Module):
+    """Skips within blocks, one activation everywhere, ReLU and sums in place: as networks are really written."""
+
+    def __init__(self, units: int = 6, late: bool = False):
+        super().__init__()
+        torch.manual_seed(2)
+        self.act = nn.ReLU(inplace=True)
+        self.dense = nn.Linear(Z, units * 16)
+        self.stem = nn.Conv2d(units, units, 1)
+        self.block1 = Block(units, self.act)
+        self.block2 = Block(units, self.act)
+        self.up = nn.Upsample(scale_factor=2)
+        self.norm = nn.BatchNorm2d(units)
+        self.style = nn.Linear(Z, units) if late else None
+        self.paint = nn.Conv2d(units, 3, 1)
+        self.fail = False
+
+    def forward(self, z):
+        r = self.act(self.stem(self.dense(z).unflatten(1, (-1, 4, 4))))
+        r = self.up(self.block1(r))
+        r = self.block2(r)
+        if self.fail:
+            raise RuntimeError("as asked")
+        r = self.norm(r)
+        if self.style is not None:
+            r = r + self.style(z)[..., None, None]
+        return torch.tanh(self.paint(r))
