@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,12 @@ from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, upsample
 
 FORMAT = 1
+SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
 ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
+# The axes of all arrays of a file: U units, C concepts, K top images, B bins.
+AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
+AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
+AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
 
 
 class UnitLabel(NamedTuple):
@@ -340,8 +344,8 @@ class Dissection:
     # ---- files
 
     def _header(self) -> dict:
-        names = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
-        return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **{k: getattr(self, k) for k in names}}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **settings}
 
     def save(self, path: str | Path) -> None:
         """Write everything but the live objects to an ``.npz`` file, whole or not at all."""
@@ -371,12 +375,10 @@ class Dissection:
                     f"({live.fingerprint}); load it without {what}= to look at the numbers"
                 )
         levels = Levels.from_state({k.removeprefix("levels_"): v for k, v in arrays.items() if k.startswith("levels_")})
-        header["concepts"] = tuple(Concept(*pair) for pair in header["concepts"])
-        header["shape"] = tuple(header["shape"])
-        settings = {k: v for k, v in header.items() if k != "format"}
-        return cls(
-            **settings, **{k: arrays[k] for k in ARRAYS}, levels=levels, generator=generator, segmenter=segmenter
-        )
+        settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
+        concepts = tuple(Concept(*pair) for pair in header["concepts"])
+        settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
+        return cls(**settings, generator=generator, segmenter=segmenter)
 
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -387,21 +389,31 @@ def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
+    except FileNotFoundError:
+        raise
     except KeyError:
         raise ValueError(
             f"{path} is no dissection: it has no header; expected a file written by Dissection.save"
         ) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except Exception as error:  # damage shows in many ways: BadZipFile, zlib.error, NotImplementedError, MemoryError …
         raise ValueError(f"{path} is damaged or no dissection ({error}); expected a file of Dissection.save") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
-    missing = [name for name in ARRAYS if name not in arrays]
+    check_parts(path, header, arrays)
+    return header, arrays
+
+
+def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    """ValueError if a part is missing or does not fit the others."""
+    missing = [name for name in ("concepts", *SETTINGS, *AXES) if name not in header and name not in arrays]
     if missing:
         raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
-    return header, arrays
+    sizes = {"C": len(header["concepts"])}
+    for name, axes in AXES.items():
+        shape = arrays[name].shape
+        if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
+            raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
 
 
 def information_quality(on, overlap, area, pixels) -> np.ndarray:

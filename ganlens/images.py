@@ -79,7 +79,7 @@ def outline(picture: np.ndarray, mask: np.ndarray, color: Sequence[int] = OUTLIN
     return result
 
 
-def spotlight(picture: np.ndarray, mask: np.ndarray, factor: int = 3, dim: float = 0.3) -> np.ndarray:
+def spotlight(picture: np.ndarray, mask: np.ndarray, factor: int = 3, dim: float = 0.4) -> np.ndarray:
     """A picture enlarged ``factor`` times, lit inside the mask, with an outline around it, dimmed elsewhere."""
     picture, mask = enlarge(picture, factor), enlarge(mask[..., None], factor)[..., 0]
     dimmed = (picture * np.float32(dim) + 255 * np.float32(0.08)).astype(np.uint8)

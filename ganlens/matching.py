@@ -90,7 +90,7 @@ def dissect(
     batch = batch_size or default_batch(generator, names)
     first = seed * SEEDS_PER_SAMPLE
     complete = pass_.run(range(first, first + n), batch, progress)
-    settings = {"seed": seed, "complete": complete, "within_category": within_category}
+    settings = {"seed": int(seed), "complete": complete, "within_category": bool(within_category)}
     found = {layer: {r: pass_.result(layer, r, settings) for r in rules} for layer in names}
     if isinstance(rule, str):
         found = {layer: by_rule[rule] for layer, by_rule in found.items()}
@@ -231,7 +231,7 @@ class Pass:
             layer=layer,
             concepts=self.segmenter.concepts,
             rule=rule,
-            quantile=self.quantile,
+            quantile=float(self.quantile),
             n=self.seen,
             shape=(*tally.cells, *tally.size),
             top=tally.top.seeds,
@@ -341,7 +341,7 @@ class Tally:
         even, odd = self.full
         every = from_above(even.marginal)
         wanted = CANDIDATES * int(areas[0].pixels)
-        bins = torch.stack([(every - w).abs().argmin(1) for w in wanted], 1)  # (U, M)
+        bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
         levels = to_numpy(even.scale.edge(bins))
         on, overlap = self.counts_above(even, bins)
         sizes = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
@@ -358,6 +358,14 @@ class Tally:
         """On and overlap (U, C, M) in the given bins (U, M) or above."""
         marginal, counts = map(to_numpy, joint.above(bins))
         return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
+
+
+def middle_nearest(every: torch.Tensor, wanted: float) -> torch.Tensor:
+    """Bin (U,) whose count of ``every`` (U, B) is nearest to ``wanted``: the middle one where gaps make many equal."""
+    distance = (every - wanted).abs()
+    first, last = distance.argmin(1), distance.shape[1] - 1 - distance.flip(1).argmin(1)
+    empty = every.gather(1, first[:, None])[:, 0] == 0
+    return torch.where(empty, first, (first + last) // 2)
 
 
 def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, np.ndarray]:

@@ -454,7 +454,7 @@ def effect_bars(effect, limit: int = 20, ax: Axes | None = None) -> Axes:
     share = f"{abs(removed[target]):.0%} of {effect.concept} {'added' if removed[target] < 0 else 'removed'}"
     _title(ax, f"{len(effect.units)} units of {effect.layer} switched off: {share}{rest}")
     sets = f"; dots: {len(random)} random sets of as many units" if len(random) else ""
-    ax.set_xlabel(f"share of pixels removed ({effect.n} images; lines: interval{sets})", size=9)
+    ax.set_xlabel(f"share of pixels removed\n{effect.n} images; lines: interval{sets}", size=9, color=INK)
     return ax
 
 

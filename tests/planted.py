@@ -68,14 +68,15 @@ def combine(mix, z):
 
 
 def two_planes(x):
-    """Labels (N, 2, Y, X) of images: concepts 1, 2, 3 by the first channel, 4 and 5 by the others; 5 in few images."""
+    """Labels (N, 2, Y, X): concepts 1, 2, 3 by the first channel; 4 and 5 by the second, in some images only."""
     objects = 1 * (x[:, 0] > 0.3) + 2 * (x[:, 0] < -0.6) + 3 * ((x[:, 0] > -0.1) & (x[:, 0] < 0))
-    rare = (x[:, 2] > 0.9).flatten(1).float().mean(1) > 0.15
-    materials = 4 * (x[:, 1] > 0.5) + 5 * ((x[:, 1] < -0.5) & rare[:, None, None])
+    some = (x[:, 2].mean((1, 2)) > 0)[:, None, None]
+    materials = some * (4 * (x[:, 1] > 0.5) + 5 * (x[:, 1] < -0.8))
     return torch.stack([objects, materials], 1)
 
 
-TWO_PLANES = [*(("above", "object"), ("below", "object"), ("between", "object")), ("hot", "material"), ("cold", "material")]
+TWO_PLANES = [(name, "object") for name in ("above", "below", "between")]
+TWO_PLANES += [("hot", "material"), ("cold", "material")]
 
 
 class Block(nn.Module):

@@ -34,7 +34,7 @@ def test_has_the_usual_rights(tmp_path, mask):
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.*file was not written: .*nothing was changed"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*file was not written: .*nothing was changed"):
         write_atomically(tmp_path / "nowhere" / "file", b"x")
 
 

@@ -5,11 +5,11 @@ import threading
 import numpy as np
 import pytest
 import torch
+from planted import Discs, Lattice, Residual, Z
 from torch import nn
 
 import ganlens as gl
 from ganlens.instrument import hooked
-from planted import Discs, Lattice, Residual, Z
 
 CLOSED = ["dense", "stem", "block1", "up", "block2", "norm"]  # of Residual: nothing bypasses these
 
@@ -42,9 +42,9 @@ class TestSample:
         expected = np.random.RandomState(5).standard_normal(Z).astype(np.float32)
         np.testing.assert_array_equal(discs.sample(5)[0].numpy(), expected)
 
-    @pytest.mark.parametrize("seeds", [[1, 2], (1, 2), range(1, 3), np.array([1, 2]), (s for s in (1, 2)), torch.tensor([1, 2])])
-    def test_any_sequence_of_seeds(self, discs, seeds):
-        assert discs.sample(seeds).shape == (2, Z)
+    @pytest.mark.parametrize("kind", [list, tuple, iter, np.array, torch.tensor])
+    def test_any_sequence_of_seeds(self, discs, kind):
+        assert torch.equal(discs.sample(kind([1, 2])), discs.sample(range(1, 3)))
 
     @pytest.mark.parametrize("seed", [3, np.int64(3), np.uint32(3)])
     def test_a_single_seed(self, discs, seed):
@@ -396,7 +396,7 @@ class TestWrap:
             gl.Generator.wrap(Residual(), Z, layers=["act"])
 
     def test_layer_that_is_no_feature_map(self):
-        with pytest.raises(ValueError, match="layer 'dense' of Residual yields no feature map .*layers that do: stem"):
+        with pytest.raises(ValueError, match=r"layer 'dense' of Residual yields no feature map .*layers that do: stem"):
             gl.Generator.wrap(Residual(), Z).check_layer("dense")
 
     @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from planted import Residual, Z
 from torch import nn
 
 from ganlens import Edit, Generator, ablate, insert
 from ganlens.instrument import Opened, hooked, quantile_of
-from planted import Residual, Z
 
 EDITS = [
     ablate("layer", [2]),
@@ -108,7 +108,7 @@ class TestApply:
     @pytest.mark.parametrize("strength", [0, 0.3, 1])
     @pytest.mark.parametrize("with_region", [False, True])
     def test_is_the_equation(self, features, strength, with_region):
-        """r' = (1 - a) r + a k, cell by cell."""
+        """As published, r' = (1 - a) r + a k, cell by cell."""
         region = np.random.default_rng(0).random((3, 3)) if with_region else None
         edit = insert("layer", [3, 0], level=[2.0, -1.0], region=region, strength=strength)
         found = edit.apply(features)
@@ -241,7 +241,9 @@ class AddedInPlace(nn.Module):
 
 
 class TestOpened:
-    @pytest.mark.parametrize("layer", ["dense", "stem", "block1.conv1", "block1", "up", "block2.conv2", "block2", "norm"])
+    @pytest.mark.parametrize(
+        "layer", ["dense", "stem", "block1.conv1", "block1", "up", "block2.conv2", "block2", "norm"]
+    )
     @torch.no_grad()
     def test_resume_is_the_full_pass(self, untouched, layer):
         """Also with skips, shared activations, and results written in place."""

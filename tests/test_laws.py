@@ -107,8 +107,9 @@ def test_order_does_not_matter(case, seed):
 
 
 def test_merge_is_associative(case):
-    a, b, c = ([0, 1], [2], [3, 4])
-    assert_same(fed(case, a).merge(fed(case, b)).merge(fed(case, c)), fed(case, a).merge(fed(case, b).merge(fed(case, c))))
+    left = fed(case, [0, 1]).merge(fed(case, [2])).merge(fed(case, [3, 4]))
+    right = fed(case, [0, 1]).merge(fed(case, [2]).merge(fed(case, [3, 4])))
+    assert_same(left, right)
 
 
 def test_batches_may_be_split(case):

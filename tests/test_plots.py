@@ -52,7 +52,7 @@ def made_up(units: int, concepts: int, shown: float = 0.7, longest: int = 12) ->
         on=np.full((units, concepts), 1000),
         overlap=overlap,
         area=np.full(concepts, 700),
-        pixels=40960,
+        scope=np.full(concepts, 40960),
         levels=None,
         origin={"generator": "made up", "segmenter": "made up"},
         **{name: np.ones((units, concepts), int) for name in fields},
@@ -91,7 +91,7 @@ def texts(figure):
 
 
 def drawn_boxes(figure):
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     shown = [text for text in texts(figure) if text.get_visible() and text.get_text().strip()]
     return [(text.get_text(), text.get_window_extent()) for text in shown]
 
@@ -333,7 +333,7 @@ def test_iou_matrix_of_many_names_groups():
         assert best.count(full[0]) == int(number[:-1]) or len(full) > 1
 
 
-def test_effect_bars_show_the_target_first(monkeypatch):
+def test_effect_bars_show_the_target_first():
     effect = made_up_effect(6, target=2)
     ax = plots.effect_bars(effect)
     others = sorted(set(range(6)) - {2}, key=lambda c: -abs(effect.removed[c]))

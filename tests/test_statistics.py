@@ -66,7 +66,8 @@ class TestScale:
 
     def test_unit_that_never_changes(self):
         scale = Scale(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 2.0]))
-        assert scale.place(torch.tensor([[-1.0, 0.0, 1e-30, 9.0], [0.0, 2.0, 2.1, 3.0]])).tolist() == [[-1, -1, 0, 0]] * 2
+        values = torch.tensor([[-1.0, 0.0, 1e-30, 9.0], [0.0, 2.0, 2.1, 3.0]])
+        assert scale.place(values).tolist() == [[-1, -1, 0, 0]] * 2
         assert scale.edge(torch.zeros(2, 1, dtype=torch.long)).tolist() == [[0], [2]]
 
     def test_atom_of_a_rectified_unit(self):
