@@ -5,10 +5,10 @@ PORT     ?= 8888
 BIN      := .venv/bin
 NOTEBOOK := notebooks/01-what-do-the-units-draw.ipynb
 
-.PHONY: help lab test lint clean
+.PHONY: help lab test lint notebooks clean
 
 help:  ## say what there is (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 lab: .venv/.notebook  ## open the notebooks in JupyterLab; PORT=8888 says where
 	@address=$$($(BIN)/python -c "$$RUNNING" $(NOTEBOOK)) || exit; \
@@ -27,6 +27,9 @@ test: lint  ## check the style and run every test
 
 lint: .venv/.test  ## check the style alone
 	$(BIN)/python -m ruff check .
+
+notebooks: .venv/.test  ## run the notebooks and keep their outputs
+	$(BIN)/python tests/refresh_notebooks.py
 
 clean:  ## remove the environment, the builds and the caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

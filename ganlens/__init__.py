@@ -27,7 +27,7 @@ _HOMES = {
     "unit_effects": "causal",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - names are imported when first used, so that `import ganlens` is fast
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):

@@ -5,6 +5,7 @@ Each function counts a range of units; threads share the work by units, so no tw
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def share(loop, units: int, *arguments) -> None:
     if threads == 1:
         return loop(0, units, *arguments)
     with ThreadPoolExecutor(threads) as pool:
-        for result in [pool.submit(loop, a, b, *arguments) for a, b in zip(bounds, bounds[1:], strict=False)]:
+        for result in [pool.submit(loop, a, b, *arguments) for a, b in pairwise(bounds)]:
             result.result()
 
 

@@ -25,9 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser("python -m ganlens.benchmark", description=__doc__)
     parser.add_argument("-n", type=int, default=500, help="images per dissection (default: %(default)s)")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="rounds, of which the median counts (default: %(default)s)"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; their median counts (default: %(default)s)")
     parser.add_argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)

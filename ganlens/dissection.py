@@ -13,7 +13,6 @@ import numpy as np
 
 from ganlens.files import write_atomically
 from ganlens.images import html_table, spotlight, strip, to_uint8
-from ganlens.instrument import Edit
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, upsample
@@ -70,7 +69,7 @@ class Dissection:
     on, overlap, area, scope : integer arrays (U, C), (U, C), (C,), (C,)
         See `Counts`. All pixels count, or, within categories, those of the images that show the concept's category.
     top, top_values : arrays (U, K)
-        Seeds of the images with the unit's highest maximum, best first, and these maxima; seed -1 where there are fewer.
+        Seeds of the images with the unit's highest maximum, best first, and these maxima; seed -1 where there is none.
     levels : Levels
         Quantiles and mean of the units' features over the cells.
     generator, segmenter : Generator, Segmenter or None
@@ -193,16 +192,14 @@ class Dissection:
         concept : str or Concept
             A word of the vocabulary.
         k : int or None
-            How many; None for all.
+            At most how many; None for all.
         by : {"iou", "iqr"}
             What they are ranked by.
         """
         if by not in ("iou", "iqr"):
             raise ValueError(f"by={by!r}: expected 'iou' or 'iqr'")
-        if k is not None and not 1 <= k <= len(self.iou):
-            raise ValueError(
-                f"k={k}: {self.layer} has {len(self.iou)} units; expected 1 … {len(self.iou)}, or None for all"
-            )
+        if k is not None and k < 1:
+            raise ValueError(f"k={k}: expected at least 1, or None for all units")
         index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
         return np.argsort(-getattr(self, by)[:, index], kind="stable")[:k].tolist()
 
@@ -212,8 +209,8 @@ class Dissection:
         """The unit's top images in a row, lit where the unit is on: a picture (Y, X, 3)."""
         return strip(self.spotlights([unit], k)[0])
 
-    def spotlights(self, units: list[int], k: int = 8) -> list[np.ndarray]:
-        """For each unit its ``k`` top images, dimmed but where it is on: pictures (k, Y, X, 3). Each image is generated once."""
+    def spotlights(self, units: list[int], k: int = 8, factor: int = 3) -> list[np.ndarray]:
+        """For each unit its ``k`` top images, lit where it is on: pictures (k, Y, X, 3); each image is generated once."""
         self.check_units(units)
         generator = self.attached("generator")
         seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
@@ -230,7 +227,7 @@ class Dissection:
                     r = features[self.layer][[some.index(s) for s in inside], unit : unit + 1]
                     on = (upsample(r, size)[:, 0] > float(self.thresholds[unit])).cpu().numpy()
                     masks |= {(unit, s): m for s, m in zip(inside, on, strict=True)}
-        return [np.stack([spotlight(pictures[s], masks[unit, s]) for s in seeds[unit]]) for unit in units]
+        return [np.stack([spotlight(pictures[s], masks[unit, s], factor) for s in seeds[unit]]) for unit in units]
 
     def check_units(self, units) -> None:
         """ValueError if a unit is out of range."""
@@ -315,10 +312,9 @@ class Dissection:
 
     def __repr__(self) -> str:
         lines = [self._title()]
-        lines += [
-            f"  unit {b.unit:4d}  {b.concept.name:<12} IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
-            for b in self.best()
-        ]
+        for b in self.best():
+            iou = f"IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
+            lines.append(f"  unit {b.unit:4d}  {b.concept.name:<12} {iou}")
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -331,7 +327,9 @@ class Dissection:
 
     def _repr_html_(self) -> str:
         best = self.best()
-        pictures = [strip(p) for p in self.spotlights([b.unit for b in best], 6)] if self.generator and best else None
+        pictures = None
+        if self.generator and best:
+            pictures = [strip(row) for row in self.spotlights([b.unit for b in best], 6, factor=2)]
         columns = {
             "unit": [str(b.unit) for b in best],
             "draws": [b.concept.name for b in best],

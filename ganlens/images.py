@@ -50,19 +50,19 @@ def enlarge(pictures: np.ndarray, factor: int) -> np.ndarray:
     return pictures.repeat(factor, -3).repeat(factor, -2)
 
 
-def encode(picture: np.ndarray, kind: str = "jpeg") -> bytes:
-    """A picture as the bytes of a file: ``"jpeg"`` (quality 90, full colour resolution) or ``"png"`` (exact)."""
+def encode(picture: np.ndarray, kind: str = "jpeg", quality: int = 90) -> bytes:
+    """A picture as the bytes of a file: ``"jpeg"`` (full colour resolution) or ``"png"`` (exact)."""
     buffer = io.BytesIO()
-    options = {"jpeg": {"quality": 90, "subsampling": 0}, "png": {"compress_level": 1}}
+    options = {"jpeg": {"quality": quality, "subsampling": 0}, "png": {"compress_level": 1}}
     if kind not in options:
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(options)}")
     Image.fromarray(picture).save(buffer, kind, **options[kind])
     return buffer.getvalue()
 
 
-def data_uri(picture: np.ndarray, kind: str = "jpeg") -> str:
+def data_uri(picture: np.ndarray, kind: str = "jpeg", quality: int = 90) -> str:
     """A picture as an address that can stand in HTML."""
-    return f"data:image/{kind};base64,{base64.b64encode(encode(picture, kind)).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(encode(picture, kind, quality)).decode()}"
 
 
 def dilate(mask: np.ndarray) -> np.ndarray:
@@ -135,8 +135,7 @@ def html_table(title: str, columns: Mapping[str, Sequence[str]], pictures=None, 
         lines += ["<tr>", *(f"<td {cell}>{html.escape(value)}</td>" for value in row)]
         if pictures is not None:
             alt = html.escape(f"{caption}: {', '.join(row)}")
-            lines.append(
-                f'<td {cell}><img src="{data_uri(pictures[i])}" alt="{alt}" style="height:72px;max-width:none"></td>'
-            )
+            source = data_uri(pictures[i], quality=80)
+            lines.append(f'<td {cell}><img src="{source}" alt="{alt}" style="height:72px;max-width:none"></td>')
         lines.append("</tr>")
     return "".join([*lines, "</table>"])

@@ -173,6 +173,8 @@ class JointCounts(Statistic):
 
     def update(self, features: torch.Tensor, planes: torch.Tensor) -> None:
         """Count features (N, U, H, W) at pixels whose columns are ``planes`` (N, L, h, w), int16, -1 for no column."""
+        if self.counts.dtype is torch.int32 and self.marginal.amax() + planes.numel() > torch.iinfo(torch.int32).max:
+            self.counts = self.counts.long()
         if features.device.type == "cpu":
             from ganlens._compiled import count_joint
 
@@ -190,7 +192,7 @@ class JointCounts(Statistic):
             for column in plane.flatten(1).long():
                 inside = (bin_ >= 0) & (column >= 0)
                 index = ((unit * columns + column) * bins + bin_)[inside]
-                self.counts.view(-1).add_(torch.bincount(index, minlength=self.counts.numel()).int())
+                self.counts.view(-1).add_(torch.bincount(index, minlength=self.counts.numel()).to(self.counts.dtype))
 
     def above(self, bins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""

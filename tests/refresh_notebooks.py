@@ -1,10 +1,13 @@
 """Run the notebooks and keep their outputs as text and pictures: ``python tests/refresh_notebooks.py``."""
 
+import base64
+import io
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -19,13 +22,24 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without progress bars and timings, which mean nothing in a saved notebook."""
+    """Without progress bars and timings, which mean nothing in a saved notebook, and with large pictures as JPEG."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                shrink(output.get("data", {}))
     notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     return notebook
+
+
+def shrink(data: dict) -> None:
+    """Replace a PNG of over 100 kB by a JPEG."""
+    if len(data.get("image/png", "")) > 133_000:
+        buffer = io.BytesIO()
+        picture = Image.open(io.BytesIO(base64.b64decode(data.pop("image/png")))).convert("RGB")
+        picture.save(buffer, "jpeg", quality=85, subsampling=0)
+        data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
 
 
 if __name__ == "__main__":

@@ -92,7 +92,6 @@ class TestNumbers:
         [
             (("tre",), "no concept 'tre' in the vocabulary of scenes; did you mean 'tree'"),
             (("tree", 0), "k=0: layer4 has"),
-            (("tree", 10_000), "k=10000: layer4 has .*or None for all"),
             (("tree", 5, "area"), "by='area': expected 'iou' or 'iqr'"),
         ],
     )

@@ -22,6 +22,14 @@ def test_writes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
 
 
+def test_who_is_reading_goes_on_reading(tmp_path):
+    """The old content is replaced, not written over."""
+    write_atomically(tmp_path / "file", b"old")
+    with open(tmp_path / "file", "rb", buffering=0) as file:
+        write_atomically(tmp_path / "file", b"new")
+        assert file.read() == b"old"
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 def test_has_the_usual_rights(tmp_path, mask):
     before = os.umask(mask)

@@ -100,11 +100,11 @@ class TestDrawing:
         np.testing.assert_array_equal(picture, before)
 
     def test_spotlight(self, picture, mask):
-        found = images.spotlight(picture, mask, factor=3)
+        found = images.spotlight(picture, mask, factor=3, dim=0.25)
         large, inside = images.enlarge(picture, 3), mask.repeat(3, 0).repeat(3, 1)
         dark = ~images.dilate(inside)
         np.testing.assert_array_equal(found[inside], large[inside])
-        assert np.abs(found[dark] - (0.3 * large[dark] + 0.08 * 255)).max() <= 1
+        assert np.abs(found[dark] - (0.25 * large[dark] + 0.08 * 255)).max() <= 1
 
     @pytest.mark.parametrize("value", [0, 1])
     def test_spotlight_on_nothing_and_on_everything(self, picture, value):

@@ -312,14 +312,14 @@ class TestPlanted:
 
 @pytest.fixture(scope="module")
 def embedded(G, S):
-    return gl.dissect(G, S, ["layer3", "layer8"], n=72, batch_size=8, progress=False)
+    return gl.dissect(G, S, ["layer3", "layer8"], n=75, batch_size=8, progress=False)
 
 
 class TestIndependence:
     @pytest.mark.parametrize(("batch_size", "count"), [(16, 1), (24, 2), (32, 1), (5, 1)])
     def test_of_batches_and_threads(self, G, S, embedded, threads, batch_size, count):
         threads(count)
-        found = gl.dissect(G, S, ["layer3", "layer8"], n=72, batch_size=batch_size, progress=False)
+        found = gl.dissect(G, S, ["layer3", "layer8"], n=75, batch_size=batch_size, progress=False)
         for layer, D in embedded.items():
             assert_same(D, found[layer])
 

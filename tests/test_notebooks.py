@@ -7,8 +7,8 @@ from refresh_notebooks import NOTEBOOKS, WIDGET, execute
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path):
-    notebook = execute(path)
-    assert pictures(notebook) == pictures(nbformat.read(path, as_version=4)), "run `make notebooks` and commit the result"
+    stored = nbformat.read(path, as_version=4)
+    assert pictures(execute(path)) == pictures(stored), "run `make notebooks` and commit the result"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -22,5 +22,6 @@ def test_is_stored_with_its_outputs(path):
 
 def pictures(notebook) -> list[int]:
     """Number of pictures or pictured tables in the output of each code cell."""
+    kinds = {"image/png", "image/jpeg", "text/html"}
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
-    return [sum(any(kind in out.get("data", {}) for kind in ("image/png", "text/html")) for out in cell.outputs) for cell in code]
+    return [sum(bool(kinds & set(output.get("data", {}))) for output in cell.outputs) for cell in code]

@@ -224,9 +224,12 @@ class TestLevels:
 
     def test_compiled_loop_is_the_definition(self, features, levels):
         plain = Levels(levels.scale)
-        plain.count_by_definition(features.transpose(0, 1).flatten(1))
+        sums, lowest, highest = plain.count_by_definition(features)
         assert torch.equal(plain.counts, levels.counts)
         assert torch.equal(plain.below, levels.below)
+        assert torch.equal(lowest, levels.lowest)
+        assert torch.equal(highest, levels.highest)
+        torch.testing.assert_close(sums.sum(0), levels.total / 2**16, atol=1e-3, rtol=0, check_dtype=False)
 
     def test_dead_unit(self, levels):
         assert levels.mean()[4] == 0

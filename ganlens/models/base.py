@@ -185,7 +185,7 @@ class Generator:
         return images, {layer: r[: len(z)] for layer, r in features.items()}
 
     def open(self, layer: str, seeds: Iterable[int] | int, labels: torch.Tensor | None = None) -> Opened:
-        """Stop at a layer: ``.features`` (N, U, H, W), and ``.resume(features)`` for what lies behind, any number of times."""
+        """Stop at a layer: ``.features`` (N, U, H, W), and ``.resume(features)`` to run what lies behind, repeatedly."""
         self.check_layer(layer)
         arguments = tuple(a for a in (self.sample(seeds), labels) if a is not None)
         with torch.inference_mode(), self._lock:
@@ -228,9 +228,7 @@ class Generator:
         if max(edit.units) >= units:
             raise ValueError(f"unit {max(edit.units)} is out of range: {edit.layer} has units 0 … {units - 1}")
         if edit.region is not None and np.shape(edit.region) != (height, width):
-            raise ValueError(
-                f"region of shape {np.shape(edit.region)}: {edit.layer} has {height} x {width} cells, expected that shape"
-            )
+            raise ValueError(f"region of shape {np.shape(edit.region)}: {edit.layer} has {height} x {width} cells")
 
     def _check_features(self, layer: str, features: torch.Tensor) -> None:
         expected = self.check_layer(layer)

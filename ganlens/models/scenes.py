@@ -50,7 +50,7 @@ class Dense(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pixel norm, doubling where ``up``, convolution, leaky ReLU: the order of Progressive GAN (Karras et al., ICLR 2018)."""
+    """Pixel norm, doubling where ``up``, convolution, leaky ReLU: as in Progressive GAN (Karras et al., ICLR 2018)."""
 
     def __init__(self, inputs: int, units: int, up: bool):
         super().__init__()

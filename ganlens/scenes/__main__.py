@@ -42,9 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("export", export, "put the trained weights into the package")
     command = add("evaluate", evaluate, "measure the embedded networks; writes scores.json and sheets")
     command.add_argument("-n", type=int, default=2000, help="images on each side (default: %(default)s)")
-    command.add_argument(
-        "--layers", nargs="*", default=["layer4", "layer5"], help="layers whose units are switched off"
-    )
+    command.add_argument("--layers", nargs="*", default=["layer4", "layer5"], help="layers to switch units off in")
     return parser.parse_args(argv)
 
 

@@ -14,7 +14,7 @@ from ganlens.segmenters.scenes import SceneUNet
 
 
 def augment(x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Change light, colour and sharpness of images (N, 3, Y, X), so that imperfect generated images are labelled well."""
+    """Change light, colour and sharpness of images (N, 3, Y, X), so that imperfect images are labelled well too."""
     n = len(x)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -33,7 +33,7 @@ def augment(x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 
 def train(folder: Path, target: Path, steps: int = 1000, batch: int = 32, rate: float = 3e-3, seed: int = 0) -> None:
-    """Train on ``folder/images.npy`` and ``folder/labels.npy``; write half-precision weights and concepts to ``target``."""
+    """Train on ``images.npy`` and ``labels.npy`` of a folder; write fp16 weights and the concepts to ``target``."""
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     random, drawn = torch.Generator().manual_seed(seed), np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """Training of the embedded generator: images only, no labels.
 
 Two single-thread processes share each batch: on a CPU that is faster than one process with two threads. Non-saturating
-logistic loss (Goodfellow et al., 2014) with a zero-centred gradient penalty on real images (R1, Mescheder et al., 2018),
-an exponential moving average of the weights, and learning rates in proportion to each layer's initial scale (the
+logistic loss (Goodfellow et al., 2014) with a zero-centred gradient penalty on real images (R1, Mescheder et al.,
+2018), an exponential moving average of the weights, and learning rates in proportion to each layer's initial scale (the
 "equalized learning rate" of Karras et al., 2018, without rescaling the weights at run time).
 """
 
@@ -11,6 +11,7 @@ import csv
 import os
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ class Recipe:
         Weight of the gradient penalty and the number of steps between two penalties.
     """
 
-    images: int = 400_000
+    images: int = 345_000
     batch: int = 16
     small_batch: int = 8
     warmup: int = 40_000
@@ -84,7 +85,7 @@ class Discriminator(nn.Module):
     def __init__(self, channels: tuple[int, ...] = (64, 128, 192, 256)):
         super().__init__()
         self.first = nn.Conv2d(12, channels[0], 3, padding=1)
-        self.blocks = nn.Sequential(*(Down(a, b) for a, b in zip(channels, channels[1:], strict=False)))
+        self.blocks = nn.Sequential(*(Down(a, b) for a, b in pairwise(channels)))
         self.last = nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1)
         self.linear = nn.Linear(channels[-1] * 16, 192)
         self.score = nn.Linear(192, 1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -30,8 +31,8 @@ class SceneUNet(nn.Module):
 
     def __init__(self, concepts: int, channels: tuple[int, ...] = (24, 48, 96, 128)):
         super().__init__()
-        self.down = nn.ModuleList(Stage(a, b) for a, b in zip((3, *channels), channels, strict=False))
-        self.up = nn.ModuleList(Stage(a + b, a) for a, b in zip(channels, channels[1:], strict=False))
+        self.down = nn.ModuleList(Stage(a, b) for a, b in pairwise((3, *channels)))
+        self.up = nn.ModuleList(Stage(a + b, a) for a, b in pairwise(channels))
         self.head = nn.Conv2d(channels[0], concepts, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

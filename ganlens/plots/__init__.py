@@ -1,0 +1,21 @@
+"""Matplotlib figures: pictures in sheets, numbers in charts. Nothing is measured here.
+
+A function draws into ``ax``, or into a new figure where none is given, and returns what it drew into: Axes. New figures
+belong to pyplot, like those of ``plt.subplots``: a notebook shows them below the cell and closes them, a script calls
+``ax.figure.savefig(…)`` or ``plt.show()``, and ``plt.close()`` where it makes many.
+"""
+
+from ganlens.plots.charts import concept_bars, effect_bars, iou_matrix, layers_bars
+from ganlens.plots.sheets import before_after, images, segmentation, unit_maps, unit_strips
+
+__all__ = [
+    "before_after",
+    "concept_bars",
+    "effect_bars",
+    "images",
+    "iou_matrix",
+    "layers_bars",
+    "segmentation",
+    "unit_maps",
+    "unit_strips",
+]
