@@ -1,14 +1,11 @@
-"""How much a dissection costs beyond the networks themselves: ``python -m ganlens.benchmark``.
+"""How much a dissection costs beyond the networks themselves; on the command line ``ganlens bench``.
 
 The yardstick is the overhead factor: CPU time of a dissection over the CPU time of one generator pass and one segmenter
 pass over the same images, both on one thread, taking turns in one process, so that a noisy machine disturbs both alike.
 """
 
-import argparse
-import json
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -21,21 +18,24 @@ from ganlens.segmenters import load_segmenter
 from ganlens.segmenters.base import Segmenter
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, and print a table or JSON."""
-    parser = argparse.ArgumentParser("python -m ganlens.benchmark", description=__doc__)
-    parser.add_argument("-n", type=int, default=500, help="images per dissection (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; their median counts (default: %(default)s)")
-    parser.add_argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(argv)
+def main(n: int = 500, rounds: int = 3, large: bool = False) -> list[dict]:
+    """Overhead factors of the embedded networks, and of large ones with random weights.
+
+    Parameters
+    ----------
+    n : int
+        Images per dissection.
+    rounds : int
+        How often everything is measured; the median counts.
+    large : bool
+        Also a 256-pixel Progressive GAN with SegFormer-b0.
+    """
     torch.set_num_threads(1)
-    rows = measure("embedded", load_generator(), load_segmenter(), "layer4", options.n, options.rounds)
-    if options.large:
+    rows = measure("embedded", load_generator(), load_segmenter(), "layer4", n, rounds)
+    if large:
         G = Generator.wrap(ProgressiveGenerator(), 512, "Progressive GAN, 256 px, random weights")
-        rows += measure("Progressive GAN + SegFormer-b0", G, random_segformer(), "layer4", options.n, options.rounds)
-    sys.stdout.write(json.dumps(rows, indent=1) + "\n" if options.json else as_text(rows))
-    return 0
+        rows += measure("Progressive GAN + SegFormer-b0", G, random_segformer(), "layer4", n, rounds)
+    return rows
 
 
 def measure(name: str, G: Generator, S: Segmenter, layer: str, n: int, rounds: int) -> list[dict]:
@@ -87,13 +87,3 @@ def random_segformer() -> Segmenter:
     net = SegformerForSemanticSegmentation(SegformerConfig(num_labels=150)).eval()
     concepts = [f"concept {i}" for i in range(150)]
     return Segmenter.wrap(lambda x: net(x).logits.argmax(1, keepdim=True) + 1, concepts, "SegFormer-b0")
-
-
-def as_text(rows: Sequence[dict]) -> str:
-    lines = [f"{'networks':32} {'case':24} {'ms/image':>9} {'overhead':>9}"]
-    lines += [f"{r['networks']:32} {r['case']:24} {r['ms_per_image']:9.2f} {r['overhead']:9.2f}" for r in rows]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,28 +2,21 @@
 
 To add a command, write a function under `@command`: its arguments stand above it, its docstring is its help, and what
 it returns is the exit status (nothing is 0). Results go to stdout through `emit`, everything else to stderr through
-`tell`. Heavy imports stand inside the commands, so that ``ganlens --help`` answers at once.
+`note` and `tell`. Heavy imports stand inside the commands, so that ``ganlens --help`` answers at once.
 """
 
 import argparse
-import csv
 import inspect
-import io
 import json
-import os
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ganlens import __version__
-from ganlens.files import write_atomically
+from ganlens.files import check_targets, write_atomically, write_csv
 from ganlens.progress import interrupt_between_steps
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run, table, tell, usage
 
 GLOSSARY = """\
 words:
@@ -38,14 +31,10 @@ words:
 STATUS = "exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C"
 
 
-class UsageError(ValueError):
-    """What was asked for cannot be: an unknown name, a number out of range."""
-
-
 class Command(NamedTuple):
     """A command: its function, its arguments for `argparse`, and examples."""
 
-    run: Callable[[argparse.Namespace], int | None]
+    function: Callable[[argparse.Namespace], int | None]
     arguments: tuple[tuple[tuple, dict], ...]
     examples: list[str]
 
@@ -131,9 +120,7 @@ def layers(args) -> None:
     with usage():
         generator = load_generator(args.generator)
     rows = [{"layer": name, "units": u, "height": h, "width": w} for name, (u, h, w) in generator.layers.items()]
-    if args.json:
-        return emit_json({"generator": generator.name, "layers": rows})
-    emit(table([{"layer": r["layer"], "units": r["units"], "H x W": f"{r['height']} x {r['width']}"} for r in rows]))
+    emit_json({"generator": generator.name, "layers": rows}) if args.json else emit(table(rows))
 
 
 @command(
@@ -165,7 +152,8 @@ def dissect(args) -> int:
     """
     wanted = list(dict.fromkeys(args.layers))
     files = {layer: [per_layer(path, layer, wanted) for path in (args.output, args.csv)] for layer in wanted}
-    check_targets([path for pair in files.values() for path in pair if path], args.force)
+    with usage():
+        check_targets([path for pair in files.values() for path in pair if path], args.force)
 
     from ganlens import matching
     from ganlens.models import load_generator
@@ -173,20 +161,20 @@ def dissect(args) -> int:
 
     with usage():
         generator, segmenter = load_generator(args.generator), load_segmenter(args.segmenter)
-        matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed)
+        matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed, args.batch_size, 1)
     options = {name: getattr(args, name) for name in ("n", "rule", "quantile", "seed", "batch_size", "within_category")}
     with interrupt_between_steps() as interrupted:  # also while saving: what was computed is not lost
         found = matching.dissect(generator, segmenter, wanted, progress=not args.quiet, **options)
         try:
             for layer, (output, csv_file) in files.items():
-                save(found[layer], output, csv_file, args.quiet)
+                save(args, found[layer], output, csv_file)
         finally:
             emit_dissections(found, args.json)
     first = found[wanted[0]]
     if not first.complete:
         tell(f"interrupted after {first.n} of {args.n} images")
-    if not (args.output or args.csv or args.quiet):
-        tell("not saved; -o FILE.npz would save the result")
+    if not (args.output or args.csv):
+        note(args, "not saved; -o FILE.npz would save the result")
     return INTERRUPTED if interrupted() or not first.complete else 0
 
 
@@ -195,12 +183,11 @@ def per_layer(path: Path | None, layer: str, wanted: Sequence[str]) -> Path | No
     return path if path is None or len(wanted) == 1 else path.with_name(f"{path.stem}-{layer}{path.suffix}")
 
 
-def save(dissection, output: Path | None, csv_file: Path | None, quiet: bool) -> None:
+def save(args, dissection, output: Path | None, csv_file: Path | None) -> None:
     for path, write in ((output, dissection.save), (csv_file, dissection.to_csv)):
         if path:
             write(path)
-            if not quiet:
-                tell(f"saved {dissection.layer}{'' if dissection.complete else ' (incomplete)'} in {path}")
+            note(args, f"saved {dissection.layer}{'' if dissection.complete else ' (incomplete)'} in {path}")
 
 
 def emit_dissections(found: dict, as_json: bool) -> None:
@@ -231,178 +218,76 @@ def show(args) -> None:
 
     found = Dissection.load(args.file)
     with usage():
-        concept = checked_concept(found, args.concept) if args.concept else None
-    check_targets([path for path in (args.csv, args.picture) if path], args.force, sources=[args.file])
-    notes = []
-    units = best_units(found, concept, args.k or 20)
-    rows = unit_rows(found, concept, units if args.k else None)
+        every = found.matches(args.concept) if args.concept else found.rows()
+        check_targets([path for path in (args.csv, args.picture) if path], args.force, sources=[args.file])
+    best = every if args.concept else [every[label.unit] for label in found.best(len(every))]
+    shown, rows = best[: args.k or 20], best[: args.k] if args.k else every
     if args.picture:
-        found = Dissection.load(args.file, generator=generator_of(found))
-        write_atomically(args.picture, draw_strips(found, units, PICTURES[args.picture.suffix.lower()]))
-        notes.append(f"saved units {', '.join(map(str, units))}, from top to bottom, in {args.picture}")
+        units = [row["unit"] for row in shown]
+        write_atomically(args.picture, draw(found, args.file, units, args.picture.suffix.lower()))
+        note(args, f"saved units {', '.join(map(str, units))}, from top to bottom, in {args.picture}")
     if args.csv:
-        write_atomically(args.csv, as_csv(rows).encode())
-        notes.append(f"saved {len(rows)} units in {args.csv}")
+        write_csv(args.csv, rows)
+        note(args, f"saved {len(rows)} units in {args.csv}")
     if args.json:
         emit_json(json.loads(found.to_json()) | {"units": rows})
     else:
-        emit(unit_table(found, concept, units))
-    if notes and not args.quiet:
-        tell("\n".join(notes))
+        emit(f"{repr(found).splitlines()[0]}\n\n{unit_table(shown, args.concept)}")
 
 
-def checked_concept(found, text: str):
-    """The concept of a name or of name:category; ValueError with close matches if there is none."""
-    named = {f"{concept.name}:{concept.category}": concept for concept in found.concepts}.get(text, text)
-    found.units(named, 1)
-    return next(concept for concept in found.concepts if named in (concept, concept.name))
-
-
-def best_units(found, concept, k: int | None) -> list[int]:
-    """Unit numbers, best first: for a concept all units, otherwise those that draw one."""
-    return found.units(concept, None)[:k] if concept else [label.unit for label in found.best(k)]
-
-
-def unit_rows(found, concept, units: list[int] | None) -> list[dict]:
-    """For each of the units, or for all: its row of `Dissection.rows`, or how well it matches the concept."""
-    rows = found.rows()
-    if not concept:
-        return rows if units is None else [rows[unit] for unit in units]
-    column = found.concepts.index(concept)
-    return [
-        {
-            "unit": unit,
-            "concept": concept.name,
-            "category": concept.category,
-            "iou": round(float(found.iou[unit, column]), 6),
-            "chance": round(float(found.chance[column]), 6),
-            "iqr": round(float(found.iqr[unit, column]), 6),
-            "draws": rows[unit]["concept"] if rows[unit]["interpretable"] else "",
-            "top_seed": rows[unit]["top_seed"],
-        }
-        for unit in (best_units(found, concept, None) if units is None else units)
-    ]
-
-
-def unit_table(found, concept, units: list[int]) -> str:
-    """The title of the dissection and a table of units as text."""
-    title = repr(found).splitlines()[0]
-    if not units:
-        return f"{title}\n\nno unit matches a concept clearly; --concept NAME ranks all units"
+def unit_table(rows: list[dict], concept: str | None) -> str:
+    """Rows of `Dissection.rows`, or of `Dissection.matches` for a concept, as text."""
+    if not rows:
+        return "no unit matches a concept clearly; --concept NAME ranks all units"
+    columns = {"unit": "unit", "draws": "concept", "IoU": "iou", "chance": "chance"}
+    columns |= {"runner-up": "runner_up", "its IoU": "runner_up_iou"}
     if concept:
-        columns = {"unit": "unit", f"IoU with {concept.name}": "iou", "chance": "chance", "draws": "draws"}
-    else:
-        columns = {"unit": "unit", "draws": "concept", "IoU": "iou", "chance": "chance"}
-        columns |= {"runner-up": "runner_up", "its IoU": "runner_up_iou"}
-    rows = [{head: row[key] for head, key in columns.items()} for row in unit_rows(found, concept, units)]
-    return f"{title}\n\n{table(rows)}"
+        columns = {"unit": "unit", f"IoU with {concept}": "iou", "chance": "chance", "draws": "draws"}
+    return table([{head: row[key] for head, key in columns.items()} for row in rows])
 
 
-def generator_of(found):
-    """The generator that a dissection was made with, by its name."""
+def draw(found, file: Path, units: list[int], ending: str) -> bytes:
+    """A picture with a row of top images for each unit, of the generator that is known by its name."""
+    import numpy as np
+
+    from ganlens.images import encode, grid
     from ganlens.models import list_models, load_generator
 
     name = found.origin["generator"]
-    if name not in list_models():
-        raise ValueError(f"the generator {name} of this file cannot be loaded by name, so there is no picture")
-    return load_generator(name)
-
-
-def draw_strips(found, units: list[int], kind: str) -> bytes:
-    """A picture with a row of top images for each unit."""
-    import numpy as np
-
-    from ganlens.images import encode, grid, strip
-
     if not units:
         raise ValueError("no unit matches a concept clearly, so there is no picture; choose a concept with --concept")
-    return encode(grid(np.stack([strip(pictures) for pictures in found.spotlights(units)]), columns=1, gap=9), kind)
+    if name not in list_models():
+        raise ValueError(f"the generator {name} of this file cannot be loaded by name, so there is no picture")
+    found = found.load(file, generator=load_generator(name))
+    return encode(grid(np.stack([found.strip(unit) for unit in units]), columns=1, gap=9), PICTURES[ending])
 
 
-# ---- output
+@command(
+    argument("-n", type=whole, default=500, metavar="N", help="images per dissection"),
+    argument("--rounds", type=whole, default=3, metavar="N", help="how often to measure; the median counts"),
+    argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0, random weights"),
+    JSON,
+    examples=["ganlens bench", "ganlens bench -n 2000 --large --json"],
+)
+def bench(args) -> None:
+    """Measure what a dissection costs beyond the networks themselves.
 
+    The overhead is the CPU time of a dissection over that of one generator pass and
+    one segmenter pass over the same images, on one thread.
+    """
+    from ganlens import benchmark
 
-def emit(text: str) -> None:
-    """Print a result to stdout; a reader who has seen enough, such as ``head``, is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        discard_stdout()
-
-
-def emit_json(content) -> None:
-    emit(json.dumps(content, indent=1))
-
-
-def tell(text: str) -> None:
-    """Print a note to stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def discard_stdout() -> None:
-    """Let what is still to be printed vanish, so that Python does not complain at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def table(rows: list[dict]) -> str:
-    """Rows of equal keys as aligned columns: numbers to the right, text to the left."""
-    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    lines = [list(rows[0]), *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [isinstance(value, int | float) for value in rows[0].values()]
-    aligned = [
-        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)]
-        for line in lines
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
-
-
-def as_csv(rows: list[dict]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def check_targets(paths: list[Path], force: bool, sources: Sequence[Path] = ()) -> None:
-    """Find out before any work what would keep it from being saved: OSError, or UsageError for a name given twice."""
-    taken = {path.resolve() for path in sources}
-    for path in paths:
-        if path.resolve() in taken:
-            raise UsageError(f"{path} is given twice; every file needs a name of its own")
-        taken.add(path.resolve())
-        if os.path.lexists(path) and not path.is_file():
-            raise OSError(f"{path} exists and is no ordinary file; choose another name")
-        if os.path.lexists(path) and not force:
-            raise FileExistsError(f"{path} exists and was left as it is; --force replaces it")
-        try:
-            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error.strerror} (folder {path.parent})") from error
+    rows = benchmark.main(args.n, args.rounds, args.large)
+    emit_json(rows) if args.json else emit(table(rows))
 
 
 # ---- running
 
 
-@contextmanager
-def usage() -> Iterator[None]:
-    """What the library refuses here is wrong usage, not failed work."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def message(error: Exception) -> str:
-    """One line about an error."""
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    elif isinstance(error, ValueError | OSError):
-        text = str(error)
-    else:
-        text = f"{type(error).__name__}: {error} (--debug shows where)"
-    return " ".join(text.split())
+def note(args: argparse.Namespace, text: str) -> None:
+    """Tell what is good to know, unless --quiet."""
+    if not args.quiet:
+        tell(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -414,12 +299,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ganlens {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, (run, arguments, examples) in COMMANDS.items():
-        text = inspect.getdoc(run)
+    for name, (function, arguments, examples) in COMMANDS.items():
+        text = inspect.getdoc(function)
         sub = commands.add_parser(name, help=text.splitlines()[0], description=text, **presentation(examples))
         for names, options in (*arguments, DEBUG):
             sub.add_argument(*names, **options)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=function)
     return parser
 
 
@@ -437,23 +322,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help(sys.stderr)
             return USAGE
-        return run_command(args)
+        return run(args)
     finally:
-        try:
-            print(end="", flush=True)
-        except OSError:
-            discard_stdout()
-
-
-def run_command(args: argparse.Namespace) -> int:
-    """Run a command; an error becomes one line on stderr and an exit status."""
-    try:
-        return args.run(args) or 0
-    except KeyboardInterrupt:
-        tell("interrupted")
-        return INTERRUPTED
-    except Exception as error:
-        if args.debug:
-            traceback.print_exc()
-        tell(f"ganlens {args.command}: error: {message(error)}")
-        return USAGE if isinstance(error, UsageError) else FAILED
+        flush()

@@ -1,17 +1,16 @@
 """What a dissection found: a value that can be asked, saved, loaded and exported."""
 
-import csv
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ganlens.files import write_atomically
+from ganlens.files import write_atomically, write_csv
 from ganlens.images import html_table, spotlight, strip, to_uint8
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
@@ -19,6 +18,7 @@ from ganlens.statistics import Levels, upsample
 
 FORMAT = 1
 SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
+ORIGIN = ("generator", "generator_fingerprint", "segmenter", "segmenter_fingerprint")
 ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
 # The axes of all arrays of a file: U units, C concepts, K top images, B bins.
 AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
@@ -72,6 +72,8 @@ class Dissection:
         Seeds of the images with the unit's highest maximum, best first, and these maxima; seed -1 where there is none.
     levels : Levels
         Quantiles and mean of the units' features over the cells.
+    origin : dict
+        Name and fingerprint of generator and segmenter.
     generator, segmenter : Generator, Segmenter or None
         The live objects; not saved.
     """
@@ -94,19 +96,9 @@ class Dissection:
     top: np.ndarray
     top_values: np.ndarray
     levels: Levels
+    origin: dict[str, str]
     generator: Generator | None = None
     segmenter: Segmenter | None = None
-    origin: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        if not self.origin:
-            self.origin = {
-                "generator": self.generator.name,
-                "generator_fingerprint": self.generator.fingerprint,
-                "segmenter": self.segmenter.name,
-                "segmenter_fingerprint": self.segmenter.fingerprint,
-            }
-
     # ---- numbers
 
     @property
@@ -199,7 +191,7 @@ class Dissection:
         if by not in ("iou", "iqr"):
             raise ValueError(f"by={by!r}: expected 'iou' or 'iqr'")
         if k is not None and k < 1:
-            raise ValueError(f"k={k}: expected at least 1, or None for all units")
+            raise ValueError(f"k={k}: {self.layer} has {len(self.iou)} units; expected at least 1, or None for all")
         index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
         return np.argsort(-getattr(self, by)[:, index], kind="stable")[:k].tolist()
 
@@ -210,7 +202,7 @@ class Dissection:
         return strip(self.spotlights([unit], k)[0])
 
     def spotlights(self, units: list[int], k: int = 8, factor: int = 3) -> list[np.ndarray]:
-        """For each unit its ``k`` top images, lit where it is on: pictures (k, Y, X, 3); each image is generated once."""
+        """For each unit its ``k`` top images, lit where it is on: (k, Y, X, 3); each image is generated once."""
         self.check_units(units)
         generator = self.attached("generator")
         seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
@@ -265,6 +257,24 @@ class Dissection:
             for label in self.labels
         ]
 
+    def matches(self, concept: str | Concept) -> list[dict]:
+        """One dict per unit, best first: how well it matches a concept, and what it draws."""
+        units = self.units(concept, k=None)
+        index = concept_index(self.concepts, concept, self.origin["segmenter"])
+        return [
+            {
+                "unit": unit,
+                "concept": self.concepts[index].name,
+                "category": self.concepts[index].category,
+                "iou": round(float(self.iou[unit, index]), 6),
+                "chance": round(float(self.chance[index]), 6),
+                "iqr": round(float(self.iqr[unit, index]), 6),
+                "draws": self.labels[unit].concept.name if self.labels[unit].interpretable else "",
+                "top_seed": int(self.top[unit, 0]),
+            }
+            for unit in units
+        ]
+
     def table(self):
         """One row per unit: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
         try:
@@ -275,12 +285,7 @@ class Dissection:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV."""
-        rows = self.rows()
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue().encode())
+        write_csv(path, self.rows())
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Settings, summary and table as JSON; written to ``path`` if one is given."""
@@ -369,14 +374,20 @@ class Dissection:
             known = header["origin"][f"{what}_fingerprint"]
             if live is not None and live.fingerprint != known:
                 raise ValueError(
-                    f"{path} was made with the {what} {header['origin'][what]} ({known}), not with {live.name} "
-                    f"({live.fingerprint}); load it without {what}= to look at the numbers"
+                    f"{path} was made with the {what} {header['origin'][what]} (fingerprint {known}), not with "
+                    f"{live.name} (fingerprint {live.fingerprint}); its numbers can be read without a {what}"
                 )
         levels = Levels.from_state({k.removeprefix("levels_"): v for k, v in arrays.items() if k.startswith("levels_")})
         settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
         concepts = tuple(Concept(*pair) for pair in header["concepts"])
         settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
         return cls(**settings, generator=generator, segmenter=segmenter)
+
+
+def origin_of(generator: Generator, segmenter: Segmenter) -> dict[str, str]:
+    """Names and fingerprints, as `Dissection.origin` holds them."""
+    both = (("generator", generator), ("segmenter", segmenter))
+    return {what: live.name for what, live in both} | {f"{what}_fingerprint": live.fingerprint for what, live in both}
 
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -404,7 +415,10 @@ def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
     """ValueError if a part is missing or does not fit the others."""
-    missing = [name for name in ("concepts", *SETTINGS, *AXES) if name not in header and name not in arrays]
+    origin = header["origin"] if isinstance(header.get("origin"), dict) else {}
+    missing = [name for name in ("concepts", *SETTINGS) if name not in header]
+    missing += [f"origin.{name}" for name in ORIGIN if name not in origin]
+    missing += [name for name in AXES if name not in arrays]
     if missing:
         raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
     sizes = {"C": len(header["concepts"])}

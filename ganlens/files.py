@@ -1,9 +1,48 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and finding out beforehand whether they can be written."""
 
+import csv
+import io
 import os
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+
+def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path] = ()) -> None:
+    """Find out before any work what would keep files from being written.
+
+    Raises
+    ------
+    ValueError
+        Two targets are one file, or a target is one of the sources.
+    FileExistsError
+        There is such a file, and it is not to be replaced.
+    OSError
+        A target is no ordinary file, or its folder does not take files.
+    """
+    taken = {path.resolve() for path in sources}
+    for path in targets:
+        if path.resolve() in taken:
+            raise ValueError(f"{path} is given twice; every file needs a name of its own")
+        taken.add(path.resolve())
+        if os.path.lexists(path) and not path.is_file():
+            raise OSError(f"{path} exists and is no ordinary file; choose another name")
+        if os.path.lexists(path) and not replace:
+            raise FileExistsError(f"{path} exists and was left as it is")
+        try:
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror} (folder {path.parent})") from error
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
+    """Write rows of equal keys as CSV, under their keys."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens.dissection import Dissection, information_quality
+from ganlens.dissection import Dissection, information_quality, origin_of
 from ganlens.models.base import Generator
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, Segmenter
@@ -142,6 +142,7 @@ class Pass:
     def __init__(self, generator, segmenter, layers, rules, quantile, within_category, top):
         self.generator, self.segmenter, self.layers, self.rules = generator, segmenter, layers, rules
         self.quantile, self.top = quantile, top
+        self.origin = origin_of(generator, segmenter)
         self.columns = Columns(segmenter.concepts, within_category)
         self.areas = [Areas(self.columns.count, generator.device) for _ in range(2)]  # of even and odd seeds
         self.tallies: dict[str, Tally] = {}
@@ -237,6 +238,7 @@ class Pass:
             top=tally.top.seeds,
             top_values=tally.top.values,
             levels=tally.levels,
+            origin=self.origin,
             generator=self.generator,
             segmenter=self.segmenter,
             **read(rule, self.areas)._asdict(),

@@ -18,7 +18,7 @@ RANKS = {
     room: rank
     for rank, rooms in enumerate(
         [
-            "images names files progress _compiled",
+            "images names files progress terminal _compiled",
             "instrument statistics",
             "models segmenters",
             "dissection",
@@ -26,7 +26,8 @@ RANKS = {
             "scenes",
             "artifacts plots",
             "report widgets",
-            "cli benchmark",
+            "benchmark",
+            "cli",
             "__init__ __main__",
         ]
     )

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, what it refuses, and how it ends."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ganlens import Dissection, Generator, Segmenter, __version__, cli, matching
+from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli, matching
 from ganlens.models import list_models, load_generator
 from ganlens.segmenters import SEGMENTERS, load_segmenter
 
@@ -398,9 +399,40 @@ class TestShow:
             assert (status, out, err.count("\n")) == (1, "", 1)
             assert f"{file} is damaged or no dissection" in err
 
+    def test_file_without_all_its_parts(self, file, ganlens):
+        with np.load(file) as archive:
+            arrays = dict(archive)
+        header = json.loads(str(arrays.pop("header")))
+        del header["origin"]["generator_fingerprint"], header["rule"]
+        np.savez(file, header=np.array(json.dumps(header)), **arrays)
+        status, out, err = ganlens("show", file)
+        lacks = "rule, origin.generator_fingerprint"
+        assert (status, out, err) == (1, "", f"ganlens show: error: {file} is incomplete: it lacks {lacks}\n")
+
     def test_no_such_file(self, ganlens, tmp_path):
         status, _, err = ganlens("show", tmp_path / "none.npz")
         assert (status, err) == (1, f"ganlens show: error: {tmp_path}/none.npz: No such file or directory\n")
+
+
+class TestBench:
+    def test_options_reach_the_benchmark(self, ganlens, monkeypatch):
+        calls, row = [], {"networks": "embedded", "case": "layer4, quantile", "ms_per_image": 1.25, "overhead": 1.5}
+        monkeypatch.setattr(benchmark, "main", lambda *arguments: calls.append(arguments) or [row])
+        status, out, err = ganlens("bench", "-n", 50, "--rounds", 2, "--large", "--json")
+        assert (status, json.loads(out), err) == (0, [row], "")
+        status, out, err = ganlens("bench")
+        assert (status, err) == (0, "")
+        assert out.splitlines()[1].split() == ["embedded", "layer4,", "quantile", "1.250", "1.500"]
+        assert calls == [(50, 2, True), (500, 3, False)]
+
+    def test_overhead_is_over_the_networks_alone(self, ganlens, monkeypatch):
+        seconds = itertools.cycle([2, 3, 5, 8])
+        monkeypatch.setattr(benchmark, "cpu_time", lambda function, n: next(seconds))
+        monkeypatch.setattr(benchmark, "dissect", lambda *_, **__: None)
+        rows = json.loads(ganlens("bench", "-n", 100, "--json")[1])
+        assert [row["ms_per_image"] for row in rows] == [20, 30, 50, 80]
+        assert [row["overhead"] for row in rows] == [1, 1.5, 2.5, 4]
+        assert rows[0]["case"] == "networks alone"
 
 
 class TestWrongUsage:

@@ -208,6 +208,17 @@ class TestShown:
             assert np.float32(row["threshold"]) == threshold
             assert row["interpretable"] == str(label.interpretable)
 
+    def test_matches_of_a_concept(self, D):
+        for concept in D.concepts:
+            rows, column = D.matches(concept), D.concepts.index(concept)
+            assert [row["unit"] for row in rows] == D.units(concept, k=None)
+            for row in rows:
+                label = D.labels[row["unit"]]
+                assert (row["concept"], row["category"]) == concept
+                assert row["draws"] == (label.concept.name if label.interpretable else "")
+                numbers = D.iou[row["unit"], column], D.chance[column], D.iqr[row["unit"], column]
+                assert (row["iou"], row["chance"], row["iqr"]) == pytest.approx(numbers, abs=1e-6)
+
     def test_csv_of_awkward_names(self, tmp_path):
         S = gl.Segmenter.wrap(lambda x: (x[:, :1] > 0).int(), ['a "b", c\nd', "é"])
         D = gl.dissect(gl.Generator.wrap(Discs(), Z), S, "layer", n=8, progress=False)
@@ -284,9 +295,9 @@ class TestFiles:
         assert [path.name for path in tmp_path.iterdir()] == ["small.npz"]
 
     def test_another_generator_is_refused(self, saved, G, S):
-        with pytest.raises(ValueError, match=r"made with the generator Lattice \(\w+\), not with scenes .*generator="):
+        with pytest.raises(ValueError, match=r"the generator Lattice \(.*\), not with scenes .* without a generator"):
             gl.Dissection.load(saved, generator=G)
-        with pytest.raises(ValueError, match=r"made with the segmenter two_planes \(\w+\), not with scenes"):
+        with pytest.raises(ValueError, match=r"made with the segmenter two_planes \(.*\), not with scenes"):
             gl.Dissection.load(saved, segmenter=S)
         other = Lattice()
         other.mix[0, 0, 0, 0] += 1e-3
@@ -388,6 +399,11 @@ class TestDamaged:
         for name in sorted(header):
             self.rewritten(saved, lambda header, arrays, name=name: header.pop(name))
             with pytest.raises(ValueError, match=r"small.npz"):
+                gl.Dissection.load(saved)
+            saved.write_bytes(content)
+        for name in header["origin"]:
+            self.rewritten(saved, lambda header, arrays, name=name: header["origin"].pop(name))
+            with pytest.raises(ValueError, match=rf"small.npz is incomplete: it lacks origin\.{name}$"):
                 gl.Dissection.load(saved)
             saved.write_bytes(content)
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, also on a disk that is really full."""
 
+import csv
 import os
 import shutil
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlens.files import write_atomically
+from ganlens.files import check_targets, write_atomically, write_csv
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +40,38 @@ def test_has_the_usual_rights(tmp_path, mask):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+
+
+class TestTargets:
+    def test_new_files_are_not_made(self, tmp_path):
+        check_targets([tmp_path / "a", tmp_path / "b"], replace=False)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_existing_files(self, tmp_path):
+        (tmp_path / "a").touch()
+        with pytest.raises(FileExistsError, match="a exists and was left as it is"):
+            check_targets([tmp_path / "a"], replace=False)
+        check_targets([tmp_path / "a"], replace=True)
+
+    @pytest.mark.parametrize(("targets", "sources"), [(["a", "folder/../a"], []), (["a"], ["a"]), (["a"], ["link"])])
+    def test_one_name_twice(self, targets, sources, tmp_path):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to("a")
+        with pytest.raises(ValueError, match="given twice"):
+            check_targets([tmp_path / name for name in targets], True, [tmp_path / name for name in sources])
+
+    @pytest.mark.parametrize("name", ["folder", "nowhere/a", "x" * 250])
+    def test_what_takes_no_file(self, name, tmp_path):
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(OSError, match=r"is no ordinary file|cannot be written"):
+            check_targets([tmp_path / name], replace=True)
+
+
+def test_csv_parses_back(tmp_path):
+    rows = [{"a, b": 'say "é"\n', "c": 0.1}, {"a, b": "", "c": -1e-300}]
+    write_csv(tmp_path / "file", rows)
+    with open(tmp_path / "file", newline="", encoding="utf-8") as file:
+        assert [row | {"c": float(row["c"])} for row in csv.DictReader(file)] == rows
 
 
 def test_no_such_folder(tmp_path):

@@ -1,7 +1,6 @@
 """Figures show the numbers and pixels that they were given, in order, and their texts are readable."""
 
 from itertools import combinations
-from types import SimpleNamespace
 
 import matplotlib as mpl
 
@@ -14,6 +13,7 @@ import torch
 
 import ganlens as gl
 from ganlens import plots
+from ganlens.causal import CONFIDENCE, Effect
 from ganlens.dissection import Dissection
 from ganlens.segmenters.base import Concept, Segmenter
 
@@ -59,20 +59,13 @@ def made_up(units: int, concepts: int, shown: float = 0.7, longest: int = 12) ->
     )
 
 
-def made_up_effect(concepts: int, target: int, sets: int = 3) -> SimpleNamespace:
+def made_up_effect(concepts: int, target: int, sets: int = 3, n: int = 50) -> Effect:
+    """An effect of random pixel counts: some concepts shrink, some grow, few of them much."""
     rng = np.random.default_rng(concepts)
-    removed = rng.normal(0, 0.2, concepts)
-    return SimpleNamespace(
-        concepts=made_up(1, concepts).concepts,
-        concept=made_up(1, concepts).concepts[target],
-        removed=removed,
-        low=removed - 0.1,
-        high=removed + 0.1,
-        random=rng.normal(0, 0.1, (sets, concepts)),
-        units=(3, 5),
-        layer="layer4",
-        n=50,
-    )
+    vocabulary = made_up(1, concepts).concepts
+    before = rng.integers(1, 100, (n, concepts))
+    after, random = (before * rng.uniform(0.4, 1.3, (k, 1, concepts)) for k in (1, sets))
+    return Effect("layer4", (3, 5), vocabulary[target], vocabulary, before, after[0], random)
 
 
 # ---- what can be read
@@ -102,7 +95,7 @@ def overlaps(a, b) -> bool:
 
 
 def assert_readable(drawn):
-    figure = drawn if hasattr(drawn, "axes") and isinstance(drawn.axes, list) else drawn.figure
+    figure = np.ravel(drawn)[0].figure
     boxes = drawn_boxes(figure)
     assert [(a, b) for (a, x), (b, y) in combinations(boxes, 2) if overlaps(x, y)] == []
     page = figure.bbox
@@ -114,9 +107,6 @@ def assert_readable(drawn):
 class TestNumbersAreReadable:
     def test_concept_bars(self, units, concepts):
         assert_readable(plots.concept_bars(made_up(units, concepts, 1)))
-
-    def test_concept_bars_of_several(self, units, concepts):
-        assert_readable(plots.concept_bars({"a": made_up(units, concepts, 1), "b": made_up(units + 1, concepts)}))
 
     def test_layers_bars(self, units, concepts):
         assert_readable(plots.layers_bars({f"layer{i}": made_up(units + i, concepts, 1) for i in range(9)}))
@@ -285,23 +275,13 @@ def test_concept_bars_say_how_many_are_left_out(D60):
     assert f"{len(everything) - 2} of them not shown" in ax.get_title("left")
 
 
-def test_concept_bars_of_several_share_places(D60):
-    other = made_up(40, 9, longest=3)
-    figure = plots.concept_bars({"first": D60, "second": other})
-    names = ticks(figure.axes[1].xaxis)
-    for ax, D in zip(figure.axes, (D60, other), strict=True):
-        assert heights(ax) == [count(D, concept=name) for name in names]
-    assert figure.axes[1].get_title("left").startswith("second: ")
-
-
 def test_concept_bars_of_nothing():
     assert plots.concept_bars(made_up(5, 3, shown=0)).get_title("left") == "layer4: 0 of 5 units draw one of 0 concepts"
 
 
 def test_layers_bars_stack_categories(D60):
     several = {"first": D60, "second": made_up(40, 9)}
-    figure = plots.layers_bars(several)
-    units, distinct = figure.axes
+    units, distinct = plots.layers_bars(several)
     for category, bars, kinds in zip(("object", "part", "color"), units.containers, distinct.containers, strict=True):
         assert [bar.get_height() for bar in bars] == [count(D, category=category) for D in several.values()]
         found = [
@@ -344,13 +324,14 @@ def test_effect_bars_show_the_target_first():
     assert ax.yaxis_inverted()
     lines = [tuple(path.vertices[:, 0]) for path in ax.collections[0].get_paths()]
     assert lines == [pytest.approx(pair) for pair in zip(effect.low[order], effect.high[order], strict=True)]
+    assert f"lines: {CONFIDENCE:.0%} interval" in ax.get_xlabel()
     dots = ax.collections[1].get_offsets()
     assert sorted(map(tuple, dots)) == sorted(zip(effect.random[:, order].ravel(), [*places] * 3, strict=True))
 
 
 def test_effects_beyond_the_edge_are_marked_and_told():
     effect = made_up_effect(4, target=0)
-    effect.removed[1], effect.low[1], effect.high[1] = -2.4, -3, -2
+    effect.after[:, 1] = 3.4 * effect.before[:, 1]
     ax = plots.effect_bars(effect)
     assert ax.get_xlim()[0] >= -1.1
     assert ax.containers[0][1].get_width() == -1
@@ -363,6 +344,23 @@ def test_effect_bars_say_how_many_are_left_out():
     ax = plots.effect_bars(made_up_effect(150, target=7), limit=5)
     assert len(ax.containers[0]) == 5
     assert "145 other concepts" in ax.get_title("left")
+
+
+def test_concepts_that_are_not_in_the_images_have_no_bar():
+    effect = made_up_effect(5, target=2)
+    effect.before[:, [0, 4]] = 0
+    ax = plots.effect_bars(effect)
+    shown = [effect.concepts[c].name for c in (2, *sorted((1, 3), key=lambda c: -abs(effect.removed[c])))]
+    assert ticks(ax.yaxis) == shown
+    assert ax.get_title("left").endswith("not in the images: 2")
+    effect.before[:, 2] = 0
+    ax = plots.effect_bars(effect)
+    assert ticks(ax.yaxis) == shown[1:]
+    assert f"{effect.concept} is not in the images" in ax.get_title("left")
+    assert_readable(ax)
+    effect.before[:] = 0
+    with pytest.raises(ValueError, match="no concept is in the 50 images"):
+        plots.effect_bars(effect)
 
 
 def test_effect_of_an_ablation_is_drawn(D):
@@ -380,9 +378,15 @@ def test_given_axes_are_used_and_nothing_else_is_changed(D60, pictures):
     plots.iou_matrix(D60, ax=plt.figure().add_subplot())
     plots.effect_bars(made_up_effect(3, 0), ax=plt.figure().add_subplot())
     assert len(plt.get_fignums()) == 4
-    plots.layers_bars({"one": D60})
-    assert len(plt.get_fignums()) == 4  # a figure that is returned is not shown a second time
     assert dict(mpl.rcParams) == before
+
+
+def test_new_figures_belong_to_pyplot(D60, pictures):
+    """So a notebook shows each of them once, and `plt.show` and `plt.close` know them."""
+    plots.images(pictures)
+    plots.concept_bars(D60)
+    plots.layers_bars({"one": D60})
+    assert len(plt.get_fignums()) == 3
 
 
 def test_empty_input_raises(D60, D, pictures):
@@ -394,7 +398,7 @@ def test_empty_input_raises(D60, D, pictures):
         lambda: plots.unit_strips(D, []),
         lambda: plots.unit_strips(D, [0], k=0),
         lambda: plots.unit_maps(D, 0, k=0),
-        lambda: plots.concept_bars({}),
+        lambda: plots.concept_bars(D60, limit=0),
         lambda: plots.layers_bars({}),
         lambda: plots.iou_matrix(D60, []),
         lambda: plots.iou_matrix(made_up(5, 3, shown=0)),

@@ -111,6 +111,7 @@ class TestVocabulary:
         assert [Bands().index(concept) for concept in Bands.concepts] == list(range(5))
         assert [Bands().index(tuple(pair)) for pair in MIXED] == list(range(5))
         assert Bands().index("tree") == 2
+        assert [Bands().index(":".join(pair)) for pair in MIXED] == list(range(5))
 
     def test_ambiguous(self):
         with pytest.raises(ValueError, match=r"'glass' is ambiguous in bands: give one of .*object.*material"):

@@ -185,7 +185,7 @@ class Generator:
         return images, {layer: r[: len(z)] for layer, r in features.items()}
 
     def open(self, layer: str, seeds: Iterable[int] | int, labels: torch.Tensor | None = None) -> Opened:
-        """Stop at a layer: ``.features`` (N, U, H, W), and ``.resume(features)`` to run what lies behind, repeatedly."""
+        """Stop at a layer: ``.features`` (N, U, H, W); ``.resume(features)`` runs the rest, as often as asked."""
         self.check_layer(layer)
         arguments = tuple(a for a in (self.sample(seeds), labels) if a is not None)
         with torch.inference_mode(), self._lock:

@@ -78,10 +78,11 @@ def layers_bars(dissections: Mapping[str, Dissection]) -> np.ndarray:
     colors = category_colors(c for D in dissections.values() for c in D.concepts)
     size = (np.clip(1.6 * len(names), 7, WIDTH), 3.2)
     axes = plt.subplots(1, 2, figsize=size, layout="constrained")[1]
+    add_stacks(axes[0], names, units, colors)
+    add_stacks(axes[1], names, distinct, colors)
     pad = add_category_key(axes[0], set().union(*units), colors)
-    for ax, counts, text in zip(axes, (units, distinct), ("units that draw a concept", "distinct concepts"), strict=True):
-        add_stacks(ax, names, counts, colors)
-        set_title(ax, text, pad)
+    set_title(axes[0], "units that draw a concept", pad)
+    set_title(axes[1], "distinct concepts", pad)
     return axes
 
 
@@ -190,13 +191,13 @@ def target_first(effect: Effect) -> list[int]:
 def effect_title(effect: Effect, left: int, absent: int) -> str:
     """What was done and what it does to the concept asked for; below, how many concepts have no bar, and why."""
     target = effect.concepts.index(effect.concept)
-    if effect.before[:, target].any():
-        removed = effect.removed[target]
-        does = f"{abs(removed):.0%} of {effect.concept} {'added' if removed < 0 else 'removed'}"
-    else:
+    removed = effect.removed[target]
+    does = f"{abs(removed):.0%} of {effect.concept} {'added' if removed < 0 else 'removed'}"
+    if not effect.before[:, target].any():
         does = f"{effect.concept} is not in the images"
-    notes = [f"the {left} other concepts change less"] * (left > 0) + [f"not in the images: {absent}"] * (absent > 0)
-    return f"{len(effect.units)} units of {effect.layer} switched off: {does}" + "\n" * bool(notes) + "; ".join(notes)
+    notes = {f"the {left} other concepts change less": left, f"not in the images: {absent}": absent}
+    below = "; ".join(note for note, count in notes.items() if count)
+    return f"{len(effect.units)} units of {effect.layer} switched off: {does}\n{below}".rstrip()
 
 
 # ---- how it is drawn

@@ -49,9 +49,7 @@ def images(x, titles: Sequence[str] | None = None, columns: int = 8, ax: Axes | 
     return sheet([as_pictures(x)], columns, titles=titles, ax=ax)
 
 
-def before_after(
-    before, after, titles: Sequence[str] | None = None, columns: int = 6, ax: Axes | None = None
-) -> Axes:
+def before_after(before, after, titles: Sequence[str] | None = None, columns: int = 6, ax: Axes | None = None) -> Axes:
     """Images before and after an edit, and where they differ.
 
     Parameters

@@ -121,9 +121,9 @@ class FunctionSegmenter(Segmenter):
 
 
 def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: str) -> int:
-    """Position of ``concept`` in ``concepts``; an error with close matches if it is missing or ambiguous."""
+    """Position of a concept, by name, by name:category or by both; an error if it is missing or ambiguous."""
     if isinstance(concept, str):
-        found = [i for i, known in enumerate(concepts) if known.name == concept]
+        found = [i for i, known in enumerate(concepts) if concept in (known.name, f"{known.name}:{known.category}")]
     else:
         found = [i for i, known in enumerate(concepts) if known == tuple(concept)]
     if len(found) == 1:
