@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ganlens.files import write_atomically, write_csv
+from ganlens.files import read_arrays, write_atomically, write_csv
 from ganlens.images import html_table, spotlight, strip, to_uint8
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
-from ganlens.statistics import Levels, upsample
+from ganlens.statistics import Levels, information_quality, upsample
 
 FORMAT = 1
 SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
@@ -384,28 +383,9 @@ class Dissection:
         return cls(**settings, generator=generator, segmenter=segmenter)
 
 
-def origin_of(generator: Generator, segmenter: Segmenter) -> dict[str, str]:
-    """Names and fingerprints, as `Dissection.origin` holds them."""
-    both = (("generator", generator), ("segmenter", segmenter))
-    return {what: live.name for what, live in both} | {f"{what}_fingerprint": live.fingerprint for what, live in both}
-
-
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header and arrays of a saved dissection; ValueError if it is none. Nothing in the file is executed."""
-    try:
-        with zipfile.ZipFile(path):
-            pass  # np.load would also read a single array
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")))
-    except FileNotFoundError:
-        raise
-    except KeyError:
-        raise ValueError(
-            f"{path} is no dissection: it has no header; expected a file written by Dissection.save"
-        ) from None
-    except Exception as error:  # damage shows in many ways: BadZipFile, zlib.error, NotImplementedError, MemoryError …
-        raise ValueError(f"{path} is damaged or no dissection ({error}); expected a file of Dissection.save") from error
+    """Header and arrays of a saved dissection; ValueError if it is none."""
+    header, arrays = read_arrays(path, "dissection")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
@@ -426,26 +406,3 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
         shape = arrays[name].shape
         if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
-
-
-def information_quality(on, overlap, area, pixels) -> np.ndarray:
-    """Mutual information over joint entropy of two binary variables, from their 2x2 table; arrays broadcast.
-
-    Parameters
-    ----------
-    on, overlap, area : integer arrays
-        Pixels where the first, both, the second is true.
-    pixels : int or integer array
-        All pixels.
-    """
-    pixels = np.maximum(pixels, 1)
-    joint = np.stack(np.broadcast_arrays(overlap, on - overlap, area - overlap, pixels - on - area + overlap)) / pixels
-    on, area = np.broadcast_arrays(on / pixels, area / pixels)
-    entropy = plogp(joint).sum(0)
-    marginal = plogp(np.stack([on, 1 - on])).sum(0) + plogp(np.stack([area, 1 - area])).sum(0)
-    return np.divide(marginal - entropy, entropy, out=np.zeros(entropy.shape), where=entropy > 1e-12).clip(0)
-
-
-def plogp(p: np.ndarray) -> np.ndarray:
-    """The terms -p log2 p of an entropy, 0 where p is 0."""
-    return -p * np.log2(np.where(p > 0, p, 1.0))

@@ -7,11 +7,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens.dissection import Dissection, information_quality, origin_of
+from ganlens.dissection import Dissection
 from ganlens.models.base import Generator
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, Segmenter
-from ganlens.statistics import Areas, JointCounts, Levels, Scale, TopImages, from_above, sample_upsampled
+from ganlens.statistics import (
+    Areas,
+    JointCounts,
+    Levels,
+    Scale,
+    TopImages,
+    from_above,
+    information_quality,
+    sample_upsampled,
+)
 
 RULES = ("quantile", "iqr", "iou")
 SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
@@ -379,6 +388,12 @@ def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, n
         together = overlap * scope.astype(float) > on * area.astype(float)
         valid = (agreement > 0.8) & (levels > 0) & (area / scope >= 1e-3) & together
     return information_quality(on, overlap, area, scope), valid
+
+
+def origin_of(generator: Generator, segmenter: Segmenter) -> dict[str, str]:
+    """Names and fingerprints, as `Dissection.origin` holds them."""
+    both = (("generator", generator), ("segmenter", segmenter))
+    return {what: live.name for what, live in both} | {f"{what}_fingerprint": live.fingerprint for what, live in both}
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

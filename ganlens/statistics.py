@@ -332,3 +332,26 @@ class Areas(Statistic):
         """Count columns in planes (N, L, h, w); -1 is no column."""
         self.pixels += planes[:, 0].numel()
         self.counts += torch.bincount(planes.flatten().long() + 1, minlength=len(self.counts) + 1)[1:]
+
+
+def information_quality(on, overlap, area, pixels) -> np.ndarray:
+    """Mutual information over joint entropy of two binary variables, from their 2x2 table; arrays broadcast.
+
+    Parameters
+    ----------
+    on, overlap, area : integer arrays
+        Pixels where the first, both, the second is true.
+    pixels : int or integer array
+        All pixels.
+    """
+    pixels = np.maximum(pixels, 1)
+    joint = np.stack(np.broadcast_arrays(overlap, on - overlap, area - overlap, pixels - on - area + overlap)) / pixels
+    on, area = np.broadcast_arrays(on / pixels, area / pixels)
+    entropy = plogp(joint).sum(0)
+    marginal = plogp(np.stack([on, 1 - on])).sum(0) + plogp(np.stack([area, 1 - area])).sum(0)
+    return np.divide(marginal - entropy, entropy, out=np.zeros(entropy.shape), where=entropy > 1e-12).clip(0)
+
+
+def plogp(p: np.ndarray) -> np.ndarray:
+    """The terms -p log2 p of an entropy, 0 where p is 0."""
+    return -p * np.log2(np.where(p > 0, p, 1.0))

@@ -15,8 +15,9 @@ import torch
 from planted import TWO_PLANES, Discs, Lattice, Z, two_planes
 
 import ganlens as gl
-from ganlens.dissection import ARRAYS, SETTINGS, information_quality, plogp
+from ganlens.dissection import ARRAYS, SETTINGS
 from ganlens.instrument import insert
+from ganlens.statistics import information_quality, plogp
 
 
 @pytest.fixture(scope="module")

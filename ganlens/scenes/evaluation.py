@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from ganlens.causal import ablation_effect, unit_effects
+from ganlens.causal import Effect, pixels_under, unit_effects
+from ganlens.instrument import ablate
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
 from ganlens.scenes.painter import paint_many
@@ -93,18 +94,21 @@ def evaluate_removal(generator: Generator, segmenter: SceneSegmenter, layer: str
     """
     D = dissect(generator, segmenter, layer, n=1000)
     alone = unit_effects(D, n=64)
+    asked = [i for i, concept in enumerate(D.concepts) if concept.name in OBJECTS]
+    random = np.random.default_rng(0)
+    sets = [np.argsort(-alone[:, i])[:k] for i in asked] + [D.units(D.concepts[i], k) for i in asked]
+    sets += [random.choice(len(alone), k, replace=False) for _ in range(10)]
+    before, after = pixels_under(D, [ablate(layer, units) for units in sets], n)
+    by_effect, by_iou, by_chance = np.split(after, [len(asked), 2 * len(asked)])
     found = {}
-    for i, concept in enumerate(D.concepts):
-        if concept.name in OBJECTS:
-            by_effect = np.argsort(-alone[:, i])[:k].tolist()
-            best = ablation_effect(D, concept, by_effect, n=n, draws=10)
-            by_iou = ablation_effect(D, concept, k=k, n=n, draws=0)
-            found[concept.name] = {
-                "by_effect": best.removed[i],
-                "interval": [best.low[i], best.high[i]],
-                "others": best.collateral,
-                "by_iou": by_iou.removed[i],
-                "others_by_iou": by_iou.collateral,
-                "random": best.random[:, i].tolist(),
-            }
+    for i, effect, iou in zip(asked, by_effect, by_iou, strict=True):
+        best, matching = (Effect(layer, (), D.concepts[i], D.concepts, before, a, by_chance) for a in (effect, iou))
+        found[D.concepts[i].name] = {
+            "by_effect": best.removed[i],
+            "interval": [best.low[i], best.high[i]],
+            "others": best.collateral,
+            "by_iou": matching.removed[i],
+            "others_by_iou": matching.collateral,
+            "random": best.random[:, i].tolist(),
+        }
     return found
