@@ -76,11 +76,20 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
     """Interpolate and count only where at least one of the four cells around exceeds the low end of the scale."""
     images, _, height, width = r.shape
     last = np.float32(counts.shape[2] - 1)
+    hot = np.empty(height, np.bool_)
     for u in range(begin, end):
         low, slope, total, table = lows[u], slopes[u], marginal[u], counts[u]
         for n in range(images):
             for i in range(height):
-                upper, lower = r[n, u, i], r[n, u, min(i + 1, height - 1)]
+                above = 0
+                for j in range(width):
+                    above += r[n, u, i, j] > low
+                hot[i] = above > 0
+            for i in range(height):
+                following = min(i + 1, height - 1)
+                if not (hot[i] or hot[following]):
+                    continue
+                upper, lower = r[n, u, i], r[n, u, following]
                 b, d = upper[0], lower[0]
                 for j in range(width):
                     a, c = b, d
@@ -94,12 +103,12 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
                         for x in range(column_start[j], column_start[j + 1]):
                             value = left + (right - left) * wx[x]
                             if value > low:
-                                bin_ = int(min((value - low) * slope, last))
+                                bin_ = np.uint32(min((value - low) * slope, last))
                                 total[bin_] += 1
                                 for plane in range(planes.shape[1]):
                                     column = planes[n, plane, y, x]
                                     if column >= 0:
-                                        table[column, bin_] += 1
+                                        table[np.uint32(column), bin_] += 1
 
 
 @compiled
@@ -114,7 +123,7 @@ def levels_loop(begin, end, r, lows, slopes, counts, below, sums, lowest, highes
                 total += value
                 smallest, largest = min(smallest, value), max(largest, value)
                 if value > low:
-                    table[int(min((value - low) * slope, last))] += 1
+                    table[np.uint32(min((value - low) * slope, last))] += 1
                 else:
                     below[u] += 1
             sums[n, u], lowest[u], highest[u] = total, smallest, largest

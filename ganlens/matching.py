@@ -20,6 +20,7 @@ from ganlens.statistics import (
     from_above,
     information_quality,
     sample_upsampled,
+    tail_level,
 )
 
 RULES = ("quantile", "iqr", "iou")
@@ -221,7 +222,7 @@ class Pass:
             return
         size = self.pilot[0].planes.shape[2:]
         for layer in self.layers:
-            first = torch.cat([batch.features[layer] for batch in self.pilot])[:PILOT]
+            first = [r for batch in self.pilot for r in batch.features[layer]][:PILOT]
             self.tallies[layer] = Tally(first, size, self.columns, self.rules, self.quantile, self.top)
         pilot, self.pilot = self.pilot, []
         for batch in pilot:
@@ -313,15 +314,17 @@ class Reading(NamedTuple):
 class Tally:
     """The statistics of one layer."""
 
-    def __init__(self, pilot: torch.Tensor, size: tuple[int, int], columns: Columns, rules, quantile: float, top: int):
+    def __init__(self, pilot: list[torch.Tensor], size: tuple[int, int], columns: Columns, rules, quantile, top):
         self.size, self.columns, self.quantile = tuple(size), columns, quantile
-        self.cells = tuple(pilot.shape[2:])
+        self.cells = tuple(pilot[0].shape[1:])
         sample = sample_upsampled(pilot, size)
         self.levels = Levels(Scale.of_sample(sample_upsampled(pilot, self.cells), 1.0, 0.0005))
         self.top = TopImages(len(sample), top)
         self.tail = self.full = None
-        if "quantile" in rules:  # 2,048 bins within the top 5 q are as fine as 40,000 over all values
-            scale = Scale.of_sample(sample, min(5 * quantile, 1.0), quantile / 16, bins=2048)
+        if "quantile" in rules:  # 2,048 bins within the top 4 % are as fine as 50,000 over all values
+            high = torch.stack([r.amax((1, 2)) for r in pilot]).amax(0)
+            bins = 2048 if quantile <= 0.02 else 8192
+            scale = Scale(tail_level(sample, min(4 * quantile, 1.0)), high, bins)
             self.tail = JointCounts(scale, columns.count)
         if set(rules) - {"quantile"}:
             scale = Scale.of_sample(sample, 1.0, 0.0005, bins=1024)
@@ -338,7 +341,7 @@ class Tally:
                 counts.update(features[parity == odd], planes[parity == odd])
 
     def by_quantile(self, rule: str, areas: list[Areas]) -> Reading:
-        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as one of 2,048 edges does."""
+        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as an edge of the bins does."""
         wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
         bins = (from_above(self.tail.marginal) - wanted).abs().argmin(1, keepdim=True)
         marginal, counts = map(to_numpy, self.tail.above(bins))

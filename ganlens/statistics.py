@@ -48,13 +48,13 @@ class Statistic:
         return self
 
 
-def sample_upsampled(features: torch.Tensor, size: tuple[int, int], steps: tuple[int, int] = (8, 8)) -> torch.Tensor:
-    """Upsampled features of each unit at a regular subset of the pixels: (U, P), without the other pixels."""
+def sample_upsampled(images: Sequence[torch.Tensor], size: tuple[int, int], steps: tuple[int, int] = (8, 8)):
+    """Upsampled features at a regular subset of the pixels, (U, P), of images' features (U, H, W), without the rest."""
     rows, columns = (
-        upsample(torch.eye(cells, device=features.device)[None, None], (pixels, cells))[0, 0][middles(pixels, count)]
-        for cells, pixels, count in zip(features.shape[2:], size, steps, strict=True)
+        upsample(torch.eye(cells, device=images[0].device)[None, None], (pixels, cells))[0, 0][middles(pixels, count)]
+        for cells, pixels, count in zip(images[0].shape[1:], size, steps, strict=True)
     )
-    return (rows @ features @ columns.T).transpose(0, 1).flatten(1)
+    return torch.cat([(rows @ r @ columns.T).flatten(1) for r in images], 1)
 
 
 def middles(length: int, count: int) -> list[int]:
@@ -65,6 +65,13 @@ def middles(length: int, count: int) -> list[int]:
 def upsample(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Features (N, U, H, W) on the segmentation's grid (N, U, h, w): bilinear, half-pixel centres, nothing else."""
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+
+
+def tail_level(sample: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Level (U,) that a share of each unit's sample (U, P) exceeds."""
+    count = sample.shape[1]
+    rank = min(max(round((1 - fraction) * count), 1), count)
+    return sample.amin(1) if rank == 1 else sample.kthvalue(rank, dim=1).values
 
 
 class Scale:
@@ -112,10 +119,7 @@ class Scale:
     @classmethod
     def of_sample(cls, sample: torch.Tensor, lowest: float, highest: float, bins: int = BINS) -> "Scale":
         """A scale between the levels that shares ``lowest`` > ``highest`` of a sample (U, P) exceed."""
-        count = sample.shape[1]
-        ranks = [min(max(round((1 - f) * count), 1), count) for f in (lowest, highest)]
-        low, high = (sample.kthvalue(rank, dim=1).values for rank in ranks)
-        return cls(low, high, bins)
+        return cls(tail_level(sample, lowest), tail_level(sample, highest), bins)
 
     def place(self, values: torch.Tensor) -> torch.Tensor:
         """Bin of each value (U, P), -1 for none."""
@@ -163,17 +167,19 @@ class JointCounts(Statistic):
         Number of columns K.
     """
 
-    merges: ClassVar = {"marginal": torch.add, "counts": torch.add}
+    merges: ClassVar = {"pixels": torch.add, "marginal": torch.add, "counts": lambda a, b: narrowed(a.long() + b)}
 
     def __init__(self, scale: Scale, columns: int):
         units, device = len(scale.low), scale.low.device
         self.scale = scale
+        self.pixels = torch.zeros((), dtype=torch.int64)
         self.marginal = torch.zeros(units, scale.bins, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(units, columns, scale.bins, dtype=torch.int32, device=device)
+        self.counts = torch.zeros(units, columns, scale.bins, dtype=torch.int32, device=device)  # faster while it fits
 
     def update(self, features: torch.Tensor, planes: torch.Tensor) -> None:
         """Count features (N, U, H, W) at pixels whose columns are ``planes`` (N, L, h, w), int16, -1 for no column."""
-        if self.counts.dtype is torch.int32 and self.marginal.amax() + planes.numel() > torch.iinfo(torch.int32).max:
+        self.pixels = self.pixels + planes.numel()
+        if self.pixels > torch.iinfo(torch.int32).max:
             self.counts = self.counts.long()
         if features.device.type == "cpu":
             from ganlens._compiled import count_joint
@@ -199,6 +205,11 @@ class JointCounts(Statistic):
         marginal = from_above(self.marginal).gather(1, bins)
         columns = [from_above(counts)[:, some] for counts, some in zip(self.counts, bins, strict=True)]
         return marginal, torch.stack(columns)
+
+
+def narrowed(counts: torch.Tensor) -> torch.Tensor:
+    """Counts as int32 where they fit."""
+    return counts.int() if counts.max() <= torch.iinfo(torch.int32).max else counts
 
 
 def from_above(counts: torch.Tensor) -> torch.Tensor:
