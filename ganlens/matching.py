@@ -300,6 +300,18 @@ class Columns:
         return to_numpy(sum(a.counts for a in areas))[: self.concepts]
 
 
+def tail_scale(pilot: list[torch.Tensor], sample: torch.Tensor, quantile: float) -> Scale:
+    """Bins for the highest values only, where the threshold must lie: 2,048 within the top 4 % are as 50,000 over all.
+
+    They reach to the highest value of the pilot, because a unit that is rarely on may miss the sample's pixels; for
+    large quantiles to a level of the sample, so that a long tail does not make them coarse.
+    """
+    low = tail_level(sample, min(4 * quantile, 1.0))
+    if quantile > 0.02:
+        return Scale(low, tail_level(sample, quantile / 16), bins=8192)
+    return Scale(low, torch.stack([r.amax((1, 2)) for r in pilot]).amax(0), bins=2048)
+
+
 class Reading(NamedTuple):
     """Thresholds and the counts at these thresholds, as `Dissection` holds them."""
 
@@ -321,11 +333,8 @@ class Tally:
         self.levels = Levels(Scale.of_sample(sample_upsampled(pilot, self.cells), 1.0, 0.0005))
         self.top = TopImages(len(sample), top)
         self.tail = self.full = None
-        if "quantile" in rules:  # 2,048 bins within the top 4 % are as fine as 50,000 over all values
-            high = torch.stack([r.amax((1, 2)) for r in pilot]).amax(0)
-            bins = 2048 if quantile <= 0.02 else 8192
-            scale = Scale(tail_level(sample, min(4 * quantile, 1.0)), high, bins)
-            self.tail = JointCounts(scale, columns.count)
+        if "quantile" in rules:
+            self.tail = JointCounts(tail_scale(pilot, sample, quantile), columns.count)
         if set(rules) - {"quantile"}:
             scale = Scale.of_sample(sample, 1.0, 0.0005, bins=1024)
             self.full = [JointCounts(scale, columns.count) for _ in range(2)]  # of even and odd seeds

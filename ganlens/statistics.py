@@ -203,7 +203,10 @@ class JointCounts(Statistic):
     def above(self, bins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
         marginal = from_above(self.marginal).gather(1, bins)
-        columns = [from_above(counts)[:, some] for counts, some in zip(self.counts, bins, strict=True)]
+        if bins.shape[1] == 1:  # a sum is much cheaper than all sums
+            columns = [counts[:, b:].sum(1, keepdim=True) for counts, b in zip(self.counts, bins[:, 0], strict=True)]
+        else:
+            columns = [from_above(counts)[:, some] for counts, some in zip(self.counts, bins, strict=True)]
         return marginal, torch.stack(columns)
 
 
