@@ -1,6 +1,7 @@
 """What several tests need: the embedded networks, one small dissection, and the number of threads."""
 
 import hashlib
+import signal
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 import ganlens as gl
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with Ctrl-C ignored
 
 
 @pytest.fixture(scope="session")
