@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-BINS = 4096
+BINS = 1024
 
 
 class Statistic:
@@ -288,8 +288,10 @@ class Levels(Statistic):
         reached = counts.cumsum(1)
         rank = q * self.cells
         bin_ = (reached < rank).sum(1, keepdim=True).clamp(max=counts.shape[1] - 1)
-        inside = (rank - (reached - counts).gather(1, bin_)) / counts.gather(1, bin_).clamp(min=1)
-        start, stop = edges.gather(1, bin_), edges.gather(1, bin_ + 1)
+        before, here = (reached - counts).gather(1, bin_), counts.gather(1, bin_)
+        inside = (rank - before) / here.clamp(min=1)
+        start = torch.where(before == 0, low.double(), edges.gather(1, bin_))
+        stop = torch.where(before + here == self.cells, high.double(), edges.gather(1, bin_ + 1))
         return (start + (stop - start) * inside.clamp(0, 1))[:, 0].float()
 
 

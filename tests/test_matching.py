@@ -294,6 +294,13 @@ class TestPlanted:
             on = 0.01 if rule == "quantile" else 1
             np.testing.assert_allclose(D.chance, f * on / (f + on - f * on))
 
+    @pytest.mark.parametrize("quantile", [0.0001, 0.002, 0.025])
+    def test_a_unit_at_its_highest_value_in_more_pixels_than_asked_is_on_there(self, quantile):
+        G = gl.Generator.wrap(Discs(), Z, layers=["layer"])
+        S = gl.Segmenter.wrap(lambda x: (x[:, 0] > 0).int(), ["disc"])
+        D = gl.dissect(G, S, "layer", n=80, quantile=quantile, progress=False)
+        assert (D.iou[7, 0], D.achieved[7]) == (1, D.area[0] / D.scope[0])
+
     def test_a_unit_that_avoids_the_disc_does_not_draw_it(self):
         """The information is complete, the association negative."""
 
