@@ -1,0 +1,71 @@
+// What all views share. The files of a widget are joined into one module, so names are in one scope.
+
+/** An element with attributes (functions are listeners, undefined is left out) and children. */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Make an element the root of a widget: its keys stay inside, its last error is shown at the top. */
+function root(model, el, ...classes) {
+  el.classList.add("ganlens", ...classes);
+  // JupyterLab takes letters for commands (dd deletes a cell) unless told otherwise.
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  const failure = h("div");
+  const show = () => (failure.innerHTML = model.get("failure"));
+  model.on("change:failure", show);
+  show();
+  el.append(failure);
+  return () => model.off("change:failure", show);
+}
+
+/** Call `act` with the last arguments, at most once per frame. */
+function oncePerFrame(act) {
+  let waiting = null;
+  return (...values) => {
+    if (waiting === null)
+      requestAnimationFrame(() => {
+        const last = waiting;
+        waiting = null;
+        act(...last);
+      });
+    waiting = values;
+  };
+}
+
+/** Call `act` when there was no call for some milliseconds. */
+function afterPause(milliseconds, act) {
+  let timer;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => act(...values), milliseconds);
+  };
+}
+
+/** The value of a CSS variable at an element, for drawing on a canvas in the notebook's colours. */
+function themed(element, name, otherwise) {
+  return getComputedStyle(element).getPropertyValue(name).trim() || otherwise;
+}
+
+/** Call `act` when the notebook's theme changes; returns how to stop. */
+function onThemeChange(act) {
+  const watcher = new MutationObserver(act);
+  watcher.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
+  return () => watcher.disconnect();
+}
+
+/** Bytes of a message or trait as a typed array of their own, whatever their offset. */
+function typed(view, Type) {
+  const bytes = new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
+  return new Type(bytes.slice().buffer);
+}
+
+/** An address for the bytes of a picture; to be given back with URL.revokeObjectURL. */
+function pictureURL(bytes, kind = "image/jpeg") {
+  return URL.createObjectURL(new Blob([bytes], { type: kind }));
+}

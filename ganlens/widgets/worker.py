@@ -1,0 +1,71 @@
+"""A thread of a widget's own, so that the kernel stays free: of the jobs of one name only the newest is done."""
+
+import threading
+from collections.abc import Callable
+
+
+class Worker:
+    """Runs jobs one after the other; a job that waits is replaced by a newer one of the same name.
+
+    Parameters
+    ----------
+    show_error : callable
+        Told of an exception that a job raised.
+
+    Examples
+    --------
+    >>> done = []
+    >>> worker = Worker(print)
+    >>> worker.request("render", lambda: done.append("old" if worker.outdated("render") else "new"))
+    >>> worker.wait(5)
+    True
+    >>> done
+    ['new']
+    """
+
+    def __init__(self, show_error: Callable[[Exception], None]):
+        self.show_error = show_error
+        self.jobs: dict[str, Callable[[], None]] = {}
+        self.running: str | None = None
+        self.thread: threading.Thread | None = None
+        self.changed = threading.Condition()
+
+    def request(self, name: str, job: Callable[[], None]) -> None:
+        """Have a job done soon; returns at once, from any thread."""
+        with self.changed:
+            self.jobs[name] = job
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, daemon=True, name="ganlens widget")
+                self.thread.start()
+            self.changed.notify_all()
+
+    def outdated(self, name: str) -> bool:
+        """Whether a newer job of that name waits: what an older one found need not be shown any more."""
+        return name in self.jobs
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is done or waits."""
+        return self.running is None and not self.jobs
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all jobs are done; False if that took longer. Not to be called from a job."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.idle, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                if not self.changed.wait_for(lambda: self.jobs, timeout=5):
+                    self.thread = None  # idle threads end; the next request starts another one
+                    return
+                self.running = next(iter(self.jobs))
+                job = self.jobs.pop(self.running)
+            try:
+                job()
+            except Exception as error:
+                self.show_error(error)
+            finally:
+                with self.changed:
+                    self.running = None
+                    self.changed.notify_all()
