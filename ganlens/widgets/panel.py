@@ -60,7 +60,7 @@ class Panel(traitlets.HasTraits):
         super().__init__(layer=next(iter(self.dissections)), **traits)
 
     @property
-    def D(self) -> Dissection:  # noqa: N802 - as in all examples
+    def D(self) -> Dissection:
         """The dissection of the layer on show."""
         return self.dissections[self.layer]
 
