@@ -15,7 +15,9 @@ _HOMES = {
     "Dissection": "dissection",
     "Edit": "instrument",
     "Generator": "models.base",
+    "Recipe": "recipe",
     "Segmenter": "segmenters.base",
+    "InterventionCanvas": "widgets.canvas",
     "ablate": "instrument",
     "ablation_effect": "causal",
     "dissect": "matching",
@@ -24,6 +26,7 @@ _HOMES = {
     "load_generator": "models",
     "load_segmenter": "segmenters",
     "plots": "plots",
+    "replay": "recipe",
     "unit_effects": "causal",
 }
 

@@ -3,7 +3,7 @@
 All effects are measured on images that the dissection has not seen, by resuming the generator behind the edited layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,9 +152,12 @@ def unit_effects(
     n: int = 32,
     to: str = "zero",
     seed: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> np.ndarray:
     """Share of each concept's pixels (U, C) that each unit removes when it alone is switched off.
+
+    The dissection keeps what ``D.effects = gl.unit_effects(D)`` gives it: ``D.units(concept, by="effect")`` then ranks
+    units by what they cause.
 
     Parameters
     ----------
@@ -166,6 +169,8 @@ def unit_effects(
         Number of images.
     seed : int, optional
         Which sample; by default the one two after the dissection's, so that rankings can be judged on other images.
+    progress : bool or callable
+        A bar, nothing, or a function of (images done, of how many), called after each step; to stop, it may raise.
     """
     units = range(len(D.iou)) if units is None else units
     D.check_units(units)
@@ -175,7 +180,12 @@ def unit_effects(
 
 
 def pixels_under(
-    D: Dissection, edits: Sequence[Edit], n: int, seed: int | None = None, progress: bool = True, batch: int = 32
+    D: Dissection,
+    edits: Sequence[Edit],
+    n: int,
+    seed: int | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+    batch: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each concept before (N, C) and after each of E edits (E, N, C); unedited images are made once."""
     before, after = [], [[] for _ in edits]

@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +12,20 @@ import numpy as np
 from ganlens.files import read_arrays, write_atomically, write_csv
 from ganlens.images import html_table, spotlight, strip, to_uint8
 from ganlens.models.base import Generator
+from ganlens.names import close_match
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, information_quality, upsample
 
 FORMAT = 1
-SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
+SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin", "flags")
+FLAGS = ("artifact", "favourite")
 ORIGIN = ("generator", "generator_fingerprint", "segmenter", "segmenter_fingerprint")
 ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
 # The axes of all arrays of a file: U units, C concepts, K top images, B bins.
 AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
 AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
 AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
+OPTIONAL = {"effects": "UC"}
 
 
 class UnitLabel(NamedTuple):
@@ -75,6 +78,10 @@ class Dissection:
         Name and fingerprint of generator and segmenter.
     generator, segmenter : Generator, Segmenter or None
         The live objects; not saved.
+    flags : dict of str to list of int
+        Units marked by hand, see `flag`.
+    effects : array (U, C) or None
+        Share of each concept's pixels that each unit removes alone: set it to ``gl.unit_effects(D)``.
     """
 
     layer: str
@@ -98,6 +105,8 @@ class Dissection:
     origin: dict[str, str]
     generator: Generator | None = None
     segmenter: Segmenter | None = None
+    flags: dict[str, list[int]] = field(default_factory=dict)
+    effects: np.ndarray | None = None
     # ---- numbers
 
     @property
@@ -184,15 +193,24 @@ class Dissection:
             A word of the vocabulary.
         k : int or None
             At most how many; None for all.
-        by : {"iou", "iqr"}
-            What they are ranked by.
+        by : {"iou", "iqr", "effect"}
+            What they are ranked by; ``"effect"`` is the causal order, known once ``effects`` is set.
         """
-        if by not in ("iou", "iqr"):
-            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr'")
+        if by not in ("iou", "iqr", "effect"):
+            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr', or 'effect' where D.effects is set")
+        if by == "effect":
+            self.check_effects()
         if k is not None and k < 1:
             raise ValueError(f"k={k}: {self.layer} has {len(self.iou)} units; expected at least 1, or None for all")
         index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
-        return np.argsort(-getattr(self, by)[:, index], kind="stable")[:k].tolist()
+        merit = np.asarray(self.effects) if by == "effect" else getattr(self, by)
+        return np.argsort(-merit[:, index], kind="stable")[:k].tolist()
+
+    def check_effects(self) -> None:
+        """ValueError if ``effects`` is not known for all units."""
+        if np.shape(self.effects) != self.iou.shape:
+            found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
+            raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")
 
     # ---- pictures
 
@@ -232,6 +250,24 @@ class Dissection:
         if found is None:
             raise ValueError(f"this dissection has no {what} at hand; load it with Dissection.load(path, {what}=…)")
         return found
+
+    def flag(self, unit: int, name: str, on: bool = True) -> None:
+        """Mark a unit by hand, or take the mark away; `save` keeps the marks.
+
+        Parameters
+        ----------
+        unit : int
+            Which unit.
+        name : {"artifact", "favourite"}
+            Which mark.
+        on : bool
+            Whether it is set.
+        """
+        self.check_units([unit])
+        check_flag(name)
+        units = {*self.flags.get(name, ())} - {unit} | ({int(unit)} if on else set())
+        others = {known: marked for known, marked in self.flags.items() if known != name}
+        self.flags = others | ({name: sorted(units)} if units else {})
 
     # ---- tables
 
@@ -346,13 +382,16 @@ class Dissection:
     # ---- files
 
     def _header(self) -> dict:
-        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in SETTINGS if name != "flags" or self.flags}
         return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **settings}
 
     def save(self, path: str | Path) -> None:
         """Write everything but the live objects to an ``.npz`` file, whole or not at all."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays |= {f"levels_{name}": array for name, array in self.levels.state().items()}
+        if self.effects is not None:
+            self.check_effects()
+            arrays["effects"] = np.asarray(self.effects, float)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, header=np.array(json.dumps(self._header())), **arrays)
         write_atomically(path, buffer.getvalue())
@@ -380,7 +419,7 @@ class Dissection:
         settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
         concepts = tuple(Concept(*pair) for pair in header["concepts"])
         settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
-        return cls(**settings, generator=generator, segmenter=segmenter)
+        return cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
 
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -389,6 +428,7 @@ def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
+    header = {"flags": {}} | header  # a dissection without flags has no such entry
     check_parts(path, header, arrays)
     return header, arrays
 
@@ -402,7 +442,22 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
     if missing:
         raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
     sizes = {"C": len(header["concepts"])}
-    for name, axes in AXES.items():
+    for name, axes in ((name, axes) for name, axes in (AXES | OPTIONAL).items() if name in arrays):
         shape = arrays[name].shape
         if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
+    check_flags(path, header["flags"], sizes["U"])
+
+
+def check_flags(path: Path, flags: dict, count: int) -> None:
+    """ValueError if the flags of a file are not lists of units among ``count``."""
+    for name, units in flags.items() if isinstance(flags, dict) else [("flags", None)]:
+        whole = isinstance(units, list) and all(type(unit) is int for unit in units)
+        if name not in FLAGS or not whole or not all(0 <= unit < count for unit in units):
+            raise ValueError(f"{path} is damaged: its flags {name!r} are no list of units 0 … {count - 1}")
+
+
+def check_flag(name: str) -> None:
+    """ValueError with close matches if there is no such flag."""
+    if name not in FLAGS:
+        raise ValueError(close_match("flag", name, FLAGS, "this dissection"))

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ class Edit:
         Dotted module name.
     units : tuple of int
         Units (channels) that are forced.
-    level : float, tuple of float, or str
-        The level k: one number, one per unit, ``"mean"`` or a quantile of the unit such as ``"q0.995"``.
+    level : float, tuple of float, tuple of maps, or str
+        The level k: one number, one per unit, ``"mean"``, a quantile of the unit such as ``"q0.995"``, or one map
+        (H, W) per unit, (K, H, W) in all: what units do in one place can be forced upon another.
     region : tuple of tuples of float, or None
         Weight in [0, 1] of each cell, (H, W), row by row; None is everywhere.
     strength : float
@@ -37,15 +38,17 @@ class Edit:
 
     layer: str
     units: tuple[int, ...]
-    level: float | tuple[float, ...] | str = 0.0
+    level: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | str = 0.0
     region: tuple[tuple[float, ...], ...] | None = None
     strength: float = 1.0
 
     def __post_init__(self):
         set_ = object.__setattr__
+        if not isinstance(self.layer, str):
+            raise ValueError(f"layer {self.layer!r}: expected a name, for example 'layer4'")
         set_(self, "units", as_units(self.units))
-        set_(self, "level", as_level(self.level, len(self.units)))
         set_(self, "region", as_region(self.region))
+        set_(self, "level", as_level(self.level, len(self.units), self.region))
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength {self.strength} is outside [0, 1]")
         set_(self, "strength", float(self.strength))
@@ -53,7 +56,7 @@ class Edit:
     def apply(self, features: torch.Tensor, level: torch.Tensor | float | None = None) -> torch.Tensor:
         """Edited copy of features (N, U, H, W); the given features stay as they are, gradients pass through.
 
-        ``level`` holds the numbers (len(units),) behind a named level.
+        ``level`` holds the numbers (K,) behind a named level.
         """
         if isinstance(self.level, str) and level is None:
             raise ValueError(f"level {self.level!r} has no numbers here; let a Generator apply the edit")
@@ -62,7 +65,7 @@ class Edit:
         if self.region is not None:
             a = a * torch.tensor(self.region, dtype=features.dtype, device=features.device)
         index = torch.tensor(self.units, device=features.device)
-        forced = (1 - a) * features[:, index] + a * k.reshape(-1, 1, 1)
+        forced = (1 - a) * features[:, index] + a * (k if k.ndim == 3 else k.reshape(-1, 1, 1))
         return features.index_copy(1, index, forced.to(features.dtype))
 
     def on(self, **changes) -> "Edit":
@@ -71,7 +74,7 @@ class Edit:
 
     def to_json(self) -> str:
         """One line of JSON; `from_json` is the way back."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Edit":
@@ -79,7 +82,7 @@ class Edit:
         try:
             fields = json.loads(text)
             return cls(**fields)
-        except (TypeError, json.JSONDecodeError) as error:
+        except (TypeError, OverflowError, json.JSONDecodeError) as error:
             raise ValueError(f"not an edit: {error}; expected the JSON of Edit.to_json()") from error
 
     def __repr__(self) -> str:
@@ -87,6 +90,7 @@ class Edit:
         where = "everywhere" if self.region is None else f"in {np.count_nonzero(self.region)} cells"
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
         level = "their own levels" if isinstance(self.level, tuple) else self.level
+        level = "maps of their own" if np.ndim(self.level) == 3 else level
         return f"<Edit {self.layer}: units {units} to {level} {where}{strength}>"
 
 
@@ -123,8 +127,8 @@ def insert(layer: str, units: Sequence[int], level="q0.995", region=None, streng
         Dotted module name.
     units : sequence of int
         Which units.
-    level : float, sequence of float or str
-        One level, one per unit, ``"mean"`` or a quantile of each unit; 0.995 as in Bau et al. (PNAS 2020).
+    level : float, array-like (K,) or (K, H, W), or str
+        One level, one or one map per unit, ``"mean"`` or a quantile of each unit; 0.995 as in Bau et al. (PNAS 2020).
     region : array-like (H, W), optional
         Weight in [0, 1] of each cell; everywhere by default.
 
@@ -148,18 +152,33 @@ def as_units(units) -> tuple[int, ...]:
     return tuple(array.tolist())
 
 
-def as_level(level, count: int) -> float | tuple[float, ...] | str:
+def as_edits(edits: Sequence[Edit] | Edit) -> tuple[Edit, ...]:
+    return (edits,) if isinstance(edits, Edit) else tuple(edits)
+
+
+def as_level(level, count: int, region=None) -> float | tuple | str:
     if isinstance(level, str):
         quantile_of(level)
         return level
-    array = np.asarray(level, float)
+    array = as_array(level)
     if not np.isfinite(array).all():
         raise ValueError("a level is not finite")
-    if array.ndim == 0:
-        return float(array)
-    if array.shape != (count,):
-        raise ValueError(f"{array.size} levels for {count} units; give one number, or one per unit")
-    return tuple(array.tolist())
+    if not (array.shape in ((), (count,)) or (array.ndim == 3 and len(array) == count and array.size)):
+        raise ValueError(
+            f"level of shape {array.shape} for {count} units: expected one number, one per unit ({count},), "
+            f"or one map per unit ({count}, H, W)"
+        )
+    if region is not None and array.ndim == 3 and array.shape[1:] != np.shape(region):
+        raise ValueError(f"level maps of {array.shape[1:]} cells in a region of {np.shape(region)}: expected the same")
+    return as_tuples(array.tolist())
+
+
+def as_array(values) -> np.ndarray:
+    return np.asarray(values.detach().cpu().double() if isinstance(values, torch.Tensor) else values, float)
+
+
+def as_tuples(values):
+    return tuple(map(as_tuples, values)) if isinstance(values, list) else values
 
 
 def quantile_of(level: str) -> float | None:
@@ -174,14 +193,14 @@ def quantile_of(level: str) -> float | None:
 def as_region(region) -> tuple[tuple[float, ...], ...] | None:
     if region is None:
         return None
-    array = np.asarray(region.cpu() if isinstance(region, torch.Tensor) else region, float)
+    array = as_array(region)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"region of shape {array.shape}: expected (H, W), one weight for each cell of the layer")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise ValueError(
             "region has weights outside [0, 1]; expected 0 where nothing happens, 1 where units are forced"
         )
-    return tuple(map(tuple, array.tolist()))
+    return as_tuples(array.tolist())
 
 
 @contextmanager
@@ -193,6 +212,24 @@ def hooked(net: nn.Module, functions: Mapping[str, Callable[[torch.Tensor], torc
                 lambda module, inputs, output, function=function: function(output)
             )
             stack.callback(hook.remove)
+        yield
+
+
+class Abandoned(Exception):
+    """Raised inside a pass that was asked to stop; nothing of it is left behind."""
+
+
+@contextmanager
+def stoppable(net: nn.Module, stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Ask ``stop`` before each module of the network runs while the context lasts; when it says so, `Abandoned`."""
+
+    def ask(module, inputs):
+        if stop():
+            raise Abandoned("the pass was asked to stop")
+
+    with ExitStack() as stack:
+        for module in net.modules() if stop else ():
+            stack.callback(module.register_forward_pre_hook(ask).remove)
         yield
 
 
@@ -212,13 +249,7 @@ class Opened:
         self.record()
 
     def record(self) -> None:
-        running: list[nn.Module] = []
-
-        def enter(module, inputs):
-            running.append(module)
-
-        def leave(module, inputs, output):
-            running.pop()
+        def keep(module, inputs, output):
             if self.features is not None:
                 return
             kept = copied(output, 1)  # what follows may write into the output
@@ -229,8 +260,7 @@ class Opened:
 
         with ExitStack() as stack:
             for module in self.net.modules():
-                stack.callback(module.register_forward_pre_hook(enter).remove)
-                stack.callback(module.register_forward_hook(leave).remove)
+                stack.callback(module.register_forward_hook(keep).remove)
             self.image = self.net(*self.arguments)
         if self.features is None:
             raise ValueError(f"layer {self.layer!r} did not run during the forward pass")

@@ -1,6 +1,7 @@
 """A real JupyterLab and a real Chromium, for tests."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,9 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -66,17 +68,44 @@ def wait_for(address: str, log: Path, seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def page(address: str, notebook: str) -> Iterator:
-    """A page with the notebook open and its kernel idle."""
+def page(address: str, notebook: str, prepare: Callable = lambda page: None) -> Iterator:
+    """A page with the notebook open and its kernel idle; ``prepare`` is given the page before it loads."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        prepare(page)
         page.goto(f"{address}/lab/tree/{notebook}?reset")
         page.wait_for_function(KERNEL, timeout=90_000)
         yield page
         browser.close()
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """Write a notebook with these code cells."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    code = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": kernel}), path)
+
+
+def ask_kernel(page, code: str):
+    """The value of a Python expression in the notebook's kernel, by way of JSON."""
+    text = page.evaluate(
+        """async code => {
+            const kernel = jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
+            let text = '';
+            const future = kernel.requestExecute({ code, store_history: false });
+            future.onIOPub = message => {
+                if (message.header.msg_type === 'stream') text += message.content.text;
+                if (message.header.msg_type === 'error') text += message.content.traceback.join('\\n');
+            };
+            await future.done;
+            return text;
+        }""",
+        f"import json; print(json.dumps({code}))",
+    )
+    return json.loads(text)
 
 
 def run_cells(page, count: int) -> None:

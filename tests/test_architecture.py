@@ -21,7 +21,7 @@ RANKS = {
             "images names files progress terminal _compiled",
             "instrument statistics",
             "models segmenters",
-            "dissection",
+            "dissection recipe",
             "matching causal context comparison",
             "scenes",
             "artifacts plots",

@@ -1,11 +1,14 @@
 """Effects of units, on generators whose cause and effect are known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ganlens.causal import ablation_effect, count_pixels, samples, share_removed, unit_effects
+from ganlens.dissection import Dissection
 from ganlens.instrument import ablate
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
@@ -51,6 +54,56 @@ def test_unit_effects_name_the_causes(D):
     expected = np.zeros((8, 2))
     expected[0, 0] = expected[1, 1] = 1
     assert (alone == expected).all()
+
+
+def test_causal_order(D, tmp_path):
+    D = dataclasses.replace(D)
+    with pytest.raises(ValueError, match=r"effects of the units are not set; .*D.effects = gl.unit_effects\(D\)"):
+        D.units("green", by="effect")
+    D.save(tmp_path / "without.npz")
+    assert Dissection.load(tmp_path / "without.npz").effects is None
+    D.effects = unit_effects(D, n=16, progress=False)
+    assert D.units("green", k=1, by="effect") == [1]
+    assert D.units("red", k=None, by="effect") == list(range(8))  # of equal ones the first comes first
+    D.save(tmp_path / "with.npz")
+    again = Dissection.load(tmp_path / "with.npz")
+    assert (again.effects == D.effects).all()
+    assert again.units("green", k=3, by="effect") == [1, 0, 2]
+
+
+def test_effects_of_some_units_are_no_causal_order(D, tmp_path):
+    D = dataclasses.replace(D, effects=unit_effects(D, [1, 2], n=4, progress=False))
+    for use in (lambda: D.units("red", by="effect"), lambda: D.save(tmp_path / "some.npz")):
+        with pytest.raises(ValueError, match=r"effects .*of shape \(2, 2\), not \(8, 2\); measure them"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_effects_are_refused(D, tmp_path):
+    dataclasses.replace(D, effects=np.zeros((8, 2))).save(tmp_path / "d.npz")
+    with np.load(tmp_path / "d.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "d.npz", **arrays | {"effects": np.zeros((7, 2))})
+    with pytest.raises(ValueError, match=r"d.npz is damaged: effects of shape \(7, 2\)"):
+        Dissection.load(tmp_path / "d.npz")
+
+
+def test_progress_may_stop(D, untouched):
+    """It is told of every step, and what it raises leaves nothing behind."""
+    untouched(D.generator.net)
+    steps = []
+
+    def stop(done, total):
+        steps.append((done, total))
+        if done >= 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unit_effects(D, n=8, progress=stop)
+    assert steps == [(done, 72) for done in range(8, 41, 8)]
+    assert D.effects is None
+    unit_effects(D, n=8, progress=lambda *step: steps.append(step))
+    assert steps[-1] == (72, 72)
 
 
 def test_a_region_removes_its_own_share(D):

@@ -33,9 +33,12 @@ def saved(small, tmp_path):
     return tmp_path / "small.npz"
 
 
+OTHERS = {"concepts", "levels", "generator", "segmenter", "effects"}
+
+
 def assert_equal(a: gl.Dissection, b: gl.Dissection):
     """Everything that a dissection holds, to the bit and the type."""
-    assert {field.name for field in fields(a)} == {*SETTINGS, *ARRAYS, "concepts", "levels", "generator", "segmenter"}
+    assert {field.name for field in fields(a)} == {*SETTINGS, *ARRAYS, *OTHERS}
     for name in ("concepts", *SETTINGS):
         assert getattr(a, name) == getattr(b, name), name
     for name in ARRAYS:
@@ -45,6 +48,7 @@ def assert_equal(a: gl.Dissection, b: gl.Dissection):
     for name, array in a.levels.state().items():
         np.testing.assert_array_equal(array, b.levels.state()[name], err_msg=name)
     assert a.labels == b.labels
+    np.testing.assert_array_equal(a.effects, b.effects)
 
 
 class TestNumbers:

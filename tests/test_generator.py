@@ -1,6 +1,7 @@
 """Any generator: seeds to latents to layers to images, edited and resumed without a trace."""
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from planted import Discs, Lattice, Residual, Z
 from torch import nn
 
 import ganlens as gl
-from ganlens.instrument import hooked
+from ganlens.instrument import Abandoned, hooked
 
 CLOSED = ["dense", "stem", "block1", "up", "block2", "norm"]  # of Residual: nothing bypasses these
 
@@ -192,13 +193,26 @@ class TestEdits:
         for unit, level in zip([2, 9, 4], [*G.level(edits[0]), *G.level(edits[1])], strict=True):
             assert (edited[:, unit] == level).all()
 
+    def test_levels_as_they_are(self, G):
+        for level in (1.5, [0.5, -0.1], np.random.default_rng(0).normal(size=(2, 8, 8))):
+            found = G.level(gl.insert("layer4", [3, 1], level))
+            np.testing.assert_array_equal(found.numpy(), np.float32(level))
+
+    def test_paste(self, discs):
+        """The disc of one image, pasted into another, is there."""
+        with torch.inference_mode():
+            source = discs.read(discs.sample(3), ["layer"])[1]["layer"]
+        pasted = discs.generate(range(4), gl.insert("layer", [7], level=source[0, [7]]))
+        assert torch.equal(pasted, discs.generate(3).expand(4, -1, -1, -1))
+
     @pytest.mark.parametrize(
         ("edit", "message"),
         [
             (gl.ablate("layer44", [1]), "no layer 'layer44' in scenes; did you mean 'layer4'"),
             (gl.ablate("layer4.conv", [1]), "layer"),
             (gl.ablate("layer4", [100_000]), r"unit 100000 is out of range: layer4 has units 0 … \d+"),
-            (gl.ablate("layer4", [1], region=np.ones((3, 8))), r"region"),
+            (gl.ablate("layer4", [1], region=np.ones((3, 8))), r"region of shape \(3, 8\): layer4 has 8 x 8 cells"),
+            (gl.insert("layer4", [1], level=np.ones((1, 4, 4))), r"level maps of shape \(4, 4\): layer4 has 8 x 8"),
         ],
     )
     def test_edits_that_do_not_fit(self, G, edit, message, untouched):
@@ -207,12 +221,13 @@ class TestEdits:
             G.generate(0, edit)
 
     def test_nothing_stays_after_an_error(self, residual):
-        edit = gl.ablate("stem", [1])
+        edit, opened = gl.ablate("stem", [1]), residual.open("stem", 0)
         residual.net.fail = True
         for run in (
             lambda: residual.generate(0, edit),
             lambda: residual.read(residual.sample(0), ["stem"]),
             lambda: residual.open("stem", 0),
+            lambda: opened.edited([edit, gl.ablate("block1", [2])]),
             lambda: residual.resume("stem", torch.zeros(1, 6, 4, 4)),
             lambda: residual.generate(0, gl.ablate("stem", [1], to="mean")),
             lambda: gl.Generator.wrap(residual.net, Z),
@@ -355,6 +370,110 @@ class TestResume:
             G.resume("layer4", torch.zeros(shape))
         with pytest.raises(ValueError, match=message):
             G.open("layer4", 0).resume(torch.zeros(shape))
+
+
+class TestEdited:
+    """Edits of several layers from one opened layer."""
+
+    def test_is_the_full_pass(self, residual):
+        """From any opened layer, with edits there and later, also inside of blocks and of layers that bypass them."""
+        layers = list(residual.layers)
+        for i, first in enumerate(layers):
+            opened = residual.open(first, range(3))
+            for later in layers[i:]:
+                edits = [
+                    gl.insert(later, [1], level=2.0),
+                    gl.ablate(first, [0, 2]),
+                    gl.ablate(later, [1], strength=0.4),
+                ]
+                expected = residual.generate(range(3), edits)
+                torch.testing.assert_close(opened.edited(edits), expected, atol=1e-5, rtol=0)
+                torch.testing.assert_close(opened.edited(edits[0]), residual.generate(range(3), edits[0]))
+                assert (expected - opened.image).abs().max() > 1e-3
+
+    def test_parallel_branches(self, untouched):
+        """Each branch can be edited while the other one is open or edited too."""
+
+        class Branches(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = (nn.Sequential(nn.Linear(Z, 12), nn.Unflatten(1, (3, 2, 2))) for _ in range(2))
+
+            def forward(self, z):
+                return self.a(z) * self.b(z)
+
+        G = gl.Generator.wrap(untouched(Branches()), Z)
+        edits = [gl.insert("b", [1], level=0.5), gl.insert("a", [0, 1], level=-0.5)]
+        torch.testing.assert_close(G.open("a", range(3)).edited(edits), G.generate(range(3), edits))
+        assert (G.open("a", range(3)).edited(edits)[:, 1] == -0.25).all()
+
+    def test_named_levels_and_maps(self, G, untouched):
+        untouched(G.net)
+        maps = np.random.default_rng(0).random((2, 8, 8))
+        edits = [gl.ablate("layer5", range(40), to="mean"), gl.insert("layer4", [3, 5], maps, region=np.eye(8))]
+        found = G.open("layer4", range(2)).edited(edits)
+        torch.testing.assert_close(found, G.generate(range(2), edits), atol=1e-5, rtol=0)
+
+    def test_without_edits_it_is_the_image(self, G):
+        opened = G.open("layer3", range(2))
+        found = opened.edited([])
+        assert torch.equal(found, opened.image)
+        with torch.inference_mode():
+            found.zero_()
+        assert opened.image.abs().sum() > 0
+
+    def test_layer_in_front(self, residual):
+        edits = [gl.ablate("block2", [0]), gl.ablate("block1.conv2", [0]), gl.ablate("stem", [0])]
+        for some, first in ((edits, "stem"), (edits[:2], "block1.conv2")):
+            with pytest.raises(ValueError, match=f"'{first}' lies in front of 'block1', which is open; open '{first}'"):
+                residual.open("block1", 0).edited(some)
+        with pytest.raises(ValueError, match="no layer 'blok2' in Residual; did you mean 'block2'"):
+            residual.open("block1", 0).edited(gl.ablate("blok2", [0]))
+
+    def test_abandoned(self, residual):
+        """Wherever it is stopped, what is asked next is as if nothing had been."""
+        opened, edits = (
+            residual.open("block1.conv1", range(2)),
+            [gl.ablate("block1.conv1", [1]), gl.ablate("norm", [2])],
+        )
+        expected, stops = opened.edited(edits), 0
+        while True:
+            answers = iter([False] * stops)
+            try:
+                found = opened.edited(edits, stop=lambda answers=answers: next(answers, True))
+                break
+            except Abandoned:
+                stops += 1
+            assert not residual.net._forward_pre_hooks
+            assert "forward" not in vars(residual.net.stem)
+            if stops % 4 == 0:
+                assert torch.equal(opened.edited(edits), expected)
+        assert torch.equal(found, expected)
+        assert stops == 15  # the network, four modules that answer from memory, block1, and nine that run
+        with pytest.raises(Abandoned):
+            residual.open("norm", 0, stop=lambda: True)
+
+    def test_threads_do_not_mix(self, G):
+        """One opened layer, used by several threads, some of whom give up half-way."""
+        opened = G.open("layer4", 0)
+        sessions = [[gl.insert("layer4", [i], level=5.0), gl.ablate(f"layer{5 + i}", range(9))] for i in range(3)]
+        expected, wrong = [opened.edited(edits) for edits in sessions], []
+
+        def work(edits, image):
+            for time in range(12):
+                answers = iter([False] * time)
+                with suppress(Abandoned):
+                    opened.edited(edits, stop=lambda answers=answers: next(answers, True))
+                if not torch.equal(opened.edited(edits), image):
+                    wrong.append(edits)
+
+        workers = [threading.Thread(target=work, args=pair) for pair in zip(sessions, expected, strict=True)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert wrong == []
+        assert not torch.equal(expected[0], expected[1])
 
 
 class TestWrap:

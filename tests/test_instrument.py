@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from planted import Residual, Z
 from torch import nn
 
 from ganlens import Edit, Generator, ablate, insert
-from ganlens.instrument import Opened, hooked, quantile_of
+from ganlens.instrument import Abandoned, Opened, hooked, quantile_of, stoppable
 
 EDITS = [
     ablate("layer", [2]),
@@ -20,7 +21,10 @@ EDITS = [
     insert("layer", [3, 1, 2], level=[1.5, 0.1, -1e-9], region=[[0, 0.5], [1 / 3, 1]]),
     insert("layer", range(5), level="q0.99", region=torch.ones(2, 2) / 3),
     insert("layer", [1], level=np.float32(0.1), strength=np.float32(0.3)),
+    insert("layer", [4, 2], level=np.arange(12).reshape(2, 2, 3) / 7),
+    insert("layer", [4], level=torch.rand(1, 2, 2, requires_grad=True), region=np.eye(2)),
 ]
+MAPS = np.random.default_rng(3).normal(size=(2, 3, 3)).astype(np.float32)
 
 
 @pytest.fixture
@@ -52,6 +56,15 @@ class TestValue:
         units[0], region[:], level[:] = 4, 0, 9
         assert edit.to_json() == before
 
+    def test_level_maps_survive_to_the_bit(self):
+        """Also numbers next to zero and next to the largest."""
+        info = np.finfo(np.float32)
+        maps = MAPS.copy()
+        maps[0] = [[info.smallest_subnormal, info.tiny, info.max], [-info.max, -0.0, 0.1], [1 / 3, 1e-9, 1 + info.eps]]
+        for given in (maps, torch.from_numpy(maps), maps.tolist()):
+            edit = Edit.from_json(insert("layer", [5, 0], level=given).to_json())
+            assert np.array(edit.level, np.float32).tobytes() == maps.tobytes()
+
     def test_on_changes_a_copy(self):
         edit = ablate("layer", [1])
         other = edit.on(region=np.eye(2), strength=0.5)
@@ -63,6 +76,7 @@ class TestValue:
         assert len(repr(edit)) < 150
         assert "500" in repr(edit)
         assert "4096 cells" in repr(edit)
+        assert repr(insert("layer", [3, 1], level=MAPS)) == "<Edit layer: units 3, 1 to maps of their own everywhere>"
 
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -82,7 +96,17 @@ class TestValue:
             (lambda: ablate("layer", [3], region=[[float("nan")]]), r"outside \[0, 1\]"),
             (lambda: ablate("layer", [3], strength=1.1), r"strength 1.1 is outside \[0, 1\]"),
             (lambda: ablate("layer", [3], strength=float("nan")), r"strength nan is outside \[0, 1\]"),
-            (lambda: insert("layer", [3, 4], level=[1.0]), "1 levels for 2 units; .*one per unit"),
+            (
+                lambda: insert("layer", [3, 4], level=[1.0]),
+                r"level of shape \(1,\) for 2 units: expected one number, one per",
+            ),
+            (lambda: insert("layer", [3], level=MAPS), r"shape \(2, 3, 3\) for 1 units: .* per unit \(1, H, W\)"),
+            (lambda: insert("layer", [3, 4], level=MAPS[:, 0]), r"level of shape \(2, 3\) for 2 units"),
+            (lambda: insert("layer", [3, 4], level=MAPS[:, :0]), r"level of shape \(2, 0, 3\) for 2 units"),
+            (lambda: insert("layer", [3, 4], level=MAPS[None]), r"level of shape \(1, 2, 3, 3\) for 2 units"),
+            (lambda: insert("layer", [3, 4], level=MAPS * [[[1, np.inf, 1]]]), "not finite"),
+            (lambda: insert("layer", [3, 4], level=MAPS, region=np.ones((3, 2))), r"\(3, 3\) cells .* of \(3, 2\)"),
+            (lambda: ablate(4, [3]), "layer 4: expected a name"),
             (lambda: insert("layer", [3], level=float("inf")), "not finite"),
             (lambda: insert("layer", [3], level="high"), "level 'high': expected a number, 'mean', or a quantile"),
             (lambda: insert("layer", [3], level="q1.5"), "level 'q1.5': expected"),
@@ -91,6 +115,7 @@ class TestValue:
             (lambda: Edit.from_json('{"layer": "layer"}'), "not an edit: .*units"),
             (lambda: Edit.from_json('{"layer": "a", "units": [1], "color": 3}'), "not an edit: .*color"),
             (lambda: Edit.from_json('{"layer": "a", "units": [1], "strength": "all"}'), "not an edit"),
+            (lambda: Edit.from_json('{"layer": "a", "units": [1], "level": 1' + "0" * 400 + "}"), "not an edit"),
             (lambda: Edit.from_json('{"layer": "a", "units": [-1]}'), "unit -1 is negative"),
             (lambda: Edit.from_json('{"layer": "a", "units": [1], "level": NaN}'), "not finite"),
         ],
@@ -116,6 +141,23 @@ class TestApply:
             a = strength * (region[y, x] if with_region else 1) if u in (3, 0) else 0
             k = {3: 2.0, 0: -1.0}.get(u, 0)
             assert found[n, u, y, x].item() == pytest.approx((1 - a) * features[n, u, y, x].item() + a * k, abs=1e-6)
+
+    @pytest.mark.parametrize("region", [None, np.random.default_rng(0).random((3, 3))])
+    def test_level_maps_are_the_equation(self, features, region):
+        edit = insert("layer", [3, 0], level=MAPS, region=region, strength=0.75)
+        found = edit.apply(features)
+        for n, u, y, x in np.ndindex(features.shape):
+            a = 0.75 * (1 if region is None else region[y, x]) if u in (3, 0) else 0
+            k = MAPS[{3: 0, 0: 1}.get(u, 0), y, x]
+            assert found[n, u, y, x].item() == pytest.approx((1 - a) * features[n, u, y, x].item() + a * k, abs=1e-6)
+
+    def test_copy_and_paste(self, features):
+        """What two units do in one image is, to the bit, what they do in the painted cells of another."""
+        edit = insert("layer", [4, 1], level=features[0, [4, 1]], region=np.eye(3))
+        pasted, diagonal = edit.apply(features), torch.eye(3) == 1
+        assert torch.equal(pasted[2, [4, 1]][:, diagonal], features[0, [4, 1]][:, diagonal])
+        assert torch.equal(pasted[..., ~diagonal], features[..., ~diagonal])
+        assert torch.equal(pasted[:, [0, 2, 3]], features[:, [0, 2, 3]])
 
     def test_ends_are_exact(self, features):
         edit = insert("layer", [1, 4], level=[0.1, 1e9])
@@ -201,6 +243,28 @@ class TestHooked:
             functions["nowhere"] = lambda r: r
         with pytest.raises((RuntimeError, ZeroDivisionError, AttributeError)), hooked(net, functions):
             net(torch.randn(2, Z))
+
+
+class TestStoppable:
+    @torch.no_grad()
+    def test_asked_before_each_module(self, untouched):
+        """The pass ends before the module at which the answer changes."""
+        net, z = untouched(Counting()), torch.ones(2, Z)
+        expected = net(z)
+        for time in range(11):  # the chain, two modules, and four links with a convolution in each
+            answers, before = iter([False] * time + [True]), net.calls()
+            with pytest.raises(Abandoned), stoppable(net, partial(next, answers)):
+                net(z)
+            assert sum(net.calls()) - sum(before) == max(0, (time - 2) // 2)
+        answers = iter([False] * 11)
+        with stoppable(net, None), stoppable(net, partial(next, answers)):
+            assert torch.equal(net(z), expected)
+        assert list(answers) == []
+
+    def test_nothing_stays_when_asking_fails(self, untouched):
+        net = untouched(Residual().eval())
+        with pytest.raises(ZeroDivisionError), stoppable(net, lambda: 1 / 0):
+            net(torch.ones(2, Z))
 
 
 class Counting(nn.Sequential):

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import RLock
 
 import numpy as np
 import torch
 from torch import nn
 
-from ganlens.instrument import Edit, Opened, hooked, quantile_of
+from ganlens.instrument import Edit, Opened, as_edits, hooked, quantile_of, stoppable
 from ganlens.names import close_match
 from ganlens.statistics import Levels, Scale
 
@@ -184,11 +184,20 @@ class Generator:
             images = self.forward(z, labels)
         return images, {layer: r[: len(z)] for layer, r in features.items()}
 
-    def open(self, layer: str, seeds: Iterable[int] | int, labels: torch.Tensor | None = None) -> Opened:
-        """Stop at a layer: ``.features`` (N, U, H, W); ``.resume(features)`` runs the rest, as often as asked."""
+    def open(
+        self,
+        layer: str,
+        seeds: Iterable[int] | int,
+        labels: torch.Tensor | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> "OpenedGenerator":
+        """Stop at a layer: ``.features`` (N, U, H, W); ``.resume(features)`` runs the rest, as often as asked.
+
+        ``.image`` (N, 3, Y, X) is the unedited image, ``.edited(edits)`` the edited one; ``stop`` is as in ``edited``.
+        """
         self.check_layer(layer)
         arguments = tuple(a for a in (self.sample(seeds), labels) if a is not None)
-        with torch.inference_mode(), self._lock:
+        with torch.inference_mode(), self._lock, stoppable(self.net, stop):
             return OpenedGenerator(self, layer, arguments)
 
     def resume(self, layer: str, features: torch.Tensor) -> torch.Tensor:
@@ -222,13 +231,20 @@ class Generator:
             raise ValueError(f"{self._no_layer(layer)}; layers that do: {', '.join(self.layers)}")
         raise ValueError(close_match("layer", layer, list(self.layers), self.name))
 
+    def earliest(self, layers: Collection[str]) -> str:
+        """The one of some layers that comes first in the pass."""
+        for layer in layers:
+            self.check_layer(layer)
+        return min(layers, key=list(self.layers).index)
+
     def check_edit(self, edit: Edit) -> None:
         """ValueError if the edit does not fit this generator."""
         units, height, width = self.check_layer(edit.layer)
         if max(edit.units) >= units:
             raise ValueError(f"unit {max(edit.units)} is out of range: {edit.layer} has units 0 … {units - 1}")
-        if edit.region is not None and np.shape(edit.region) != (height, width):
-            raise ValueError(f"region of shape {np.shape(edit.region)}: {edit.layer} has {height} x {width} cells")
+        for what, cells in (("region", np.shape(edit.region)), ("level maps", np.shape(edit.level)[1:])):
+            if cells not in ((), (height, width)):
+                raise ValueError(f"{what} of shape {cells}: {edit.layer} has {height} x {width} cells")
 
     def _check_features(self, layer: str, features: torch.Tensor) -> None:
         expected = self.check_layer(layer)
@@ -244,7 +260,7 @@ class Generator:
         return features
 
     def level(self, edit: Edit) -> torch.Tensor:
-        """The numbers (len(units),) that an edit forces its units to."""
+        """The numbers that an edit forces its K units to: one for all (), one each (K,), or maps (K, H, W)."""
         if isinstance(edit.level, str):
             levels, q = self.levels(edit.layer), quantile_of(edit.level)
             return (levels.mean() if q is None else levels.quantile(q))[list(edit.units)]
@@ -266,9 +282,8 @@ class Generator:
 
     def _editing(self, edits: Sequence[Edit] | Edit) -> Mapping:
         """One function per edited layer, for `hooked`."""
-        edits = [edits] if isinstance(edits, Edit) else list(edits)
         by_layer: dict[str, list[Edit]] = {}
-        for edit in edits:
+        for edit in as_edits(edits):
             self.check_edit(edit)
             self.level(edit)  # so that named levels are known before hooks are set
             by_layer.setdefault(edit.layer, []).append(edit)
@@ -286,6 +301,40 @@ class OpenedGenerator(Opened):
         self.generator = generator
         super().__init__(generator.net, layer, arguments)
         self.image = generator._image(self.image)
+
+    def edited(self, edits: Sequence[Edit] | Edit, stop: Callable[[], bool] | None = None) -> torch.Tensor:
+        """Images (N, 3, Y, X) with edits of this layer and of later ones, applied in their order.
+
+        Parameters
+        ----------
+        edits : sequence of Edit
+            Without any, the images are those of ``.image``, to the bit.
+        stop : callable, optional
+            Asked before each module runs; where it says True, the pass is given up.
+
+        Raises
+        ------
+        ValueError
+            An edit does not fit the generator, or its layer lies in front of this one.
+        Abandoned
+            ``stop`` said so.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> opened = gl.load_generator("scenes").open("layer4", seeds=0)
+        >>> opened.edited([gl.ablate("layer4", [3]), gl.insert("layer6", [5], level=2.0)]).shape
+        torch.Size([1, 3, 64, 64])
+        """
+        functions = dict(self.generator._editing(edits))
+        if not functions:
+            return self.image.clone()
+        first = self.generator.earliest(functions)
+        if self.generator.earliest([first, self.layer]) != self.layer:
+            raise ValueError(f"{first!r} lies in front of {self.layer!r}, which is open; open {first!r} instead")
+        own = functions.pop(self.layer, torch.clone)
+        with torch.inference_mode(), self.generator._lock, stoppable(self.net, stop), hooked(self.net, functions):
+            return self.resume(own(self.features))
 
     def resume(self, features: torch.Tensor) -> torch.Tensor:
         self.generator._check_features(self.layer, features)

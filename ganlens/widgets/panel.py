@@ -128,6 +128,10 @@ class Panel(traitlets.HasTraits):
         """The widget's state as a picture (Y, X, 3), uint8."""
         raise NotImplementedError
 
+    def fallback(self) -> tuple[str, bytes]:
+        """What a saved notebook shows without a kernel: the kind of the picture, and its bytes."""
+        return "image/png", encode(self.picture(), "png")
+
     def snapshot(self) -> Image:
         """The widget as it is now, as a picture that stays in the notebook."""
         return Image(data=encode(self.picture(), "png"))
@@ -138,7 +142,8 @@ class Panel(traitlets.HasTraits):
         if data is None:
             return None
         with self.showing_errors():
-            data["image/png"] = base64.b64encode(encode(self.picture(), "png")).decode()
+            kind, content = self.fallback()
+            data[kind] = base64.b64encode(content).decode()
         data["text/plain"] = repr(self)
         return data, metadata | colab_metadata()
 

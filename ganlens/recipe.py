@@ -1,0 +1,238 @@
+"""An edit session as a value: a seed and what was done to it, replayed without a browser to the same bits."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+
+from ganlens.files import write_atomically
+from ganlens.images import to_uint8
+from ganlens.instrument import Edit, as_edits, hooked
+from ganlens.models import load_generator
+from ganlens.models.base import Generator, OpenedGenerator, as_seeds
+
+FORMAT = 1
+KEPT = 4  # opened layers that a renderer keeps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image of a generator and the edits that were made to it.
+
+    Attributes
+    ----------
+    generator, fingerprint : str
+        Name of the generator, and the hash of its numbers.
+    seed : int
+        Which image.
+    edits : tuple of Edit
+        Applied in their order.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G = gl.load_generator("scenes")
+    >>> recipe = gl.Recipe.of(G, seed=7, edits=[gl.ablate("layer4", [3, 5])])
+    >>> recipe == gl.Recipe.from_json(recipe.to_json())
+    True
+    >>> gl.replay(recipe).shape
+    (64, 64, 3)
+    """
+
+    generator: str
+    fingerprint: str
+    seed: int
+    edits: tuple[Edit, ...] = ()
+
+    def __post_init__(self):
+        for name in ("generator", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected a text, as Recipe.of sets it")
+        object.__setattr__(self, "seed", as_seeds([self.seed])[0])
+        object.__setattr__(self, "edits", as_edits(self.edits))
+        for edit in self.edits:
+            if not isinstance(edit, Edit):
+                raise ValueError(f"{type(edit).__name__} among the edits; expected those of ganlens.ablate and insert")
+
+    @classmethod
+    def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
+        """The recipe of a generator's image; ValueError if an edit does not fit."""
+        recipe = cls(G.name, G.fingerprint, seed, edits)
+        check_edits(G, recipe.edits)
+        return recipe
+
+    def check(self, G: Generator) -> None:
+        """ValueError if the recipe is another generator's, or an edit does not fit."""
+        fingerprint = G.fingerprint
+        if fingerprint != self.fingerprint:
+            raise ValueError(
+                f"the recipe was made with the generator {self.generator} (fingerprint {self.fingerprint}), not with "
+                f"{G.name} (fingerprint {fingerprint}); give the one it was made with: gl.replay(recipe, generator=…)"
+            )
+        check_edits(G, self.edits)
+
+    def to_json(self) -> str:
+        """JSON with a line for each edit; `from_json` is the way back."""
+        head = {"format": FORMAT, "generator": self.generator, "fingerprint": self.fingerprint, "seed": self.seed}
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+        edits = ",".join(f"\n  {edit.to_json()}" for edit in self.edits)
+        return "{\n " + ",\n ".join([*lines, f'"edits": [{edits}]']) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Recipe":
+        """Read a recipe written by `to_json`; ValueError if it is none, or of another format."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not a recipe: broken JSON, {error}; expected what Recipe.save writes") from error
+        if not isinstance(fields, dict) or "format" not in fields:
+            raise ValueError('not a recipe: it has no "format"; expected what Recipe.save writes')
+        if fields["format"] != FORMAT:
+            raise ValueError(f"recipe of format {fields['format']!r}; this ganlens reads format {FORMAT}")
+        names = ("generator", "fingerprint", "seed", "edits")
+        if fields.keys() != {"format", *names}:
+            raise ValueError(f"not a recipe: it has {', '.join(fields)}; expected format, {', '.join(names)}")
+        return cls(*(fields[name] for name in names[:3]), read_edits(fields["edits"]))
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file, whole or not at all."""
+        write_atomically(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Read a file written by `save`; ValueError that names the file if it is no recipe."""
+        content = Path(path).read_bytes()
+        try:
+            return cls.from_json(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def check_edits(G: Generator, edits: Sequence[Edit]) -> None:
+    for edit in edits:
+        G.check_edit(edit)
+
+
+def read_edits(edits) -> tuple[Edit, ...]:
+    """Edits of their fields, as JSON has them; ValueError that says which one is wrong."""
+    if not isinstance(edits, list):
+        raise ValueError(f"edits of the recipe: {type(edits).__name__} given; expected a list")
+    found = []
+    for i, fields in enumerate(edits):
+        try:
+            found.append(Edit(**fields))
+        except (TypeError, OverflowError, ValueError) as error:
+            raise ValueError(f"edit {i} of the recipe: {error}") from error
+    return tuple(found)
+
+
+class Renderer:
+    """Makes edited images of one generator; what lies in front of the edits runs once and is remembered.
+
+    The canvas and `replay` both go through `render`: the bits of an image depend on seed and edits alone.
+
+    Parameters
+    ----------
+    G : Generator
+        Its layers are opened; the last ``KEPT`` of them stay open.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> renderer = Renderer(gl.load_generator("scenes"))
+    >>> x, picture = renderer.render(seed=7, edits=[gl.ablate("layer4", [3, 5])])
+    >>> x.shape, picture.shape
+    (torch.Size([1, 3, 64, 64]), (64, 64, 3))
+    """
+
+    def __init__(self, G: Generator):
+        self.G, self.lock = G, Lock()
+        self.kept: dict[tuple, OpenedGenerator] = {}  # the newest is the last
+
+    def render(
+        self,
+        seed: int,
+        edits: Sequence[Edit] | Edit = (),
+        stop: Callable[[], bool] | None = None,
+        layer: str | None = None,
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Image (1, 3, Y, X) in [-1, 1] and picture (Y, X, 3), uint8, of a seed with edits applied in their order.
+
+        Parameters
+        ----------
+        stop : callable, optional
+            Asked before each module runs; where it says True, `Abandoned` is raised.
+        layer : str, optional
+            Where there are no edits: the layer to open, so that a first edit of it is fast. It changes no bit.
+
+        Raises
+        ------
+        ValueError
+            An edit does not fit the generator.
+        """
+        edits = as_edits(edits)
+        layers = {edit.layer for edit in edits} or {layer or next(iter(self.G.layers))}
+        x = self.opened(self.G.earliest(layers), seed, stop).edited(edits, stop)
+        return x, to_uint8(x)[0]
+
+    def features(self, seed: int, edits: Sequence[Edit] | Edit, layer: str) -> torch.Tensor:
+        """Features (1, U, H, W) of a layer of the edited image, edits of that layer included."""
+        front = [edit for edit in as_edits(edits) if self.G.earliest({edit.layer, layer}) != layer]
+        same = [edit for edit in as_edits(edits) if edit.layer == layer]
+        with torch.inference_mode():
+            if not front:
+                return self.G.edited(self.opened(layer, seed).features, same)
+            found = []
+            with self.G._lock, hooked(self.G.net, {layer: lambda r: found.append(r.clone())}):
+                self.opened(self.G.earliest({edit.layer for edit in front}), seed).edited(front)
+            return self.G.edited(found[0][:1], same)
+
+    def opened(self, layer: str, seed: int, stop: Callable[[], bool] | None = None) -> OpenedGenerator:
+        """A layer of an image, opened now or before."""
+        key = layer, *as_seeds([seed]), self.G.device
+        with self.lock:
+            found = self.kept.pop(key, None) or self.G.open(layer, seed, stop=stop)
+            self.kept[key] = found
+            if len(self.kept) > KEPT:
+                del self.kept[next(iter(self.kept))]
+        return found
+
+
+def replay(recipe: Recipe | str | Path, generator: Generator | None = None) -> np.ndarray:
+    """The picture (Y, X, 3), uint8, of a recipe: bit for bit what the canvas showed.
+
+    Parameters
+    ----------
+    recipe : Recipe, path or str
+        The recipe, its file, or its JSON.
+    generator : Generator, optional
+        The one that the recipe was made with; by default the embedded one.
+
+    Raises
+    ------
+    ValueError
+        No recipe, or one of another generator.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> replay(gl.Recipe.of(gl.load_generator("scenes"), seed=7)).dtype
+    dtype('uint8')
+    """
+    recipe = as_recipe(recipe)
+    G = load_generator("scenes") if generator is None else generator
+    recipe.check(G)
+    return Renderer(G).render(recipe.seed, recipe.edits)[1]
+
+
+def as_recipe(recipe: Recipe | str | Path) -> Recipe:
+    """A recipe as it is, of its JSON, or of its file."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
+        return Recipe.from_json(recipe)
+    return Recipe.load(recipe)

@@ -1,0 +1,440 @@
+"""The intervention canvas: a generated image, and a brush that switches units off and on."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ipywidgets as w
+import numpy as np
+import torch
+import traitlets
+
+from ganlens.causal import unit_effects
+from ganlens.dissection import Dissection
+from ganlens.images import encode, grid, resize, to_uint8
+from ganlens.instrument import Abandoned, Edit, ablate, insert
+from ganlens.recipe import Recipe, Renderer, as_recipe
+from ganlens.widgets.controls import MODES, ORDERS, Cancelled, Controls
+from ganlens.widgets.panel import Panel
+from ganlens.widgets.readout import change_of, change_table, share_table, unit_table
+from ganlens.widgets.stage import SHARP, Brush, Screen, SeedStrip, StrokeList
+from ganlens.widgets.strokes import History, Stroke, region_of, shifted, union
+from ganlens.widgets.worker import Worker
+
+FOUND = 20  # units that a region query gives
+PER_PAGE = 8  # seeds on the strip
+
+
+class InterventionCanvas(Panel, w.VBox):
+    """A generated image to paint on: units are switched off or on in the cells that the brush touches.
+
+    Choose a concept, or type unit numbers; choose *remove* or *add*; paint. On release the image is generated again
+    from the layer on, with all strokes applied in their order. Keys over the image: ``Z`` undo, ``Y`` redo, ``N`` and
+    ``P`` next and previous seed, ``[`` and ``]`` brush size, ``B`` (held) the image before, arrows and space to paint
+    without a pointer.
+
+    Parameters
+    ----------
+    dissections : Dissection, or dict of str to Dissection
+        With their generator; with a segmenter, a table says how every concept changed.
+    seed : int
+        Which image.
+    concept : str, optional
+        Whose units to force.
+    count : int
+        How many of the concept's units.
+    order : {"iou", "effect"}
+        What its units are ranked by; the first use of "effect" measures `unit_effects`.
+    level : str
+        What *add* forces units to: a quantile of theirs, such as ``"q0.995"``.
+    width : int
+        Pixels of the image's longer side on the page.
+
+    Attributes
+    ----------
+    seed, layer, concept, units, edits, found : traits
+        Shared with other widgets. ``edits`` are those of the strokes that are on; ``found`` are the units that a region
+        query gave.
+    image : array (Y, X, 3), uint8
+        The picture on show.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer4", n=16, progress=False)
+    >>> canvas = gl.InterventionCanvas(D, seed=3, concept="tree")
+    >>> canvas.paint(cells=[20, 21, 28, 29], mode="remove")
+    >>> canvas.edits
+    (<Edit layer4: units ... to 0.0 in 4 cells>,)
+    >>> picture = gl.replay(canvas.recipe)
+    """
+
+    seed = traitlets.Int(0)
+    edits = traitlets.Tuple()
+    found = traitlets.Tuple()
+    count = traitlets.Int(20)
+    order = traitlets.Enum(tuple(ORDERS.values()), "iou")
+    mode = traitlets.Enum(tuple(MODES.values()), "remove")
+    strength = traitlets.Float(1.0)
+    radius = traitlets.Float(0.08)
+
+    def __init__(
+        self,
+        dissections: Dissection | Mapping[str, Dissection],
+        seed: int = 0,
+        concept: str | None = None,
+        count: int = 20,
+        order: str = "iou",
+        level: str = "q0.995",
+        width: int = 384,
+    ):
+        Panel.__init__(self, dissections)
+        self.generator = self.D.attached("generator")
+        self.level = insert(self.layer, [0], level).level
+        self.renderer = Renderer(self.generator)
+        self.history, self.cells = History(), None
+        self.image = self.before = self.shown_seed = None
+        self.labels: dict[int, np.ndarray] = {}
+        self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
+        height, length = self.generator.image_shape[1:]
+        scale = width / max(height, length)
+        size = round(length * scale), round(height * scale)
+        self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
+        self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
+        self.list, self.strip = StrokeList(), SeedStrip(pixelated=self.brush.pixelated)
+        self.controls = Controls(self)
+        self.children = self.controls.arrange()
+        self.add_class("ganlens-panel")
+        self._listen()
+        self.order = order
+        self.set_trait("count", count)
+        self.seed, self.concept = seed, concept
+        self._show_layer()
+        self._show_seeds()
+        self._refresh()
+
+    # ---- what a user calls
+
+    def paint(self, cells: Sequence[int] | None = None, mode: str | None = None, region=None) -> None:
+        """Do what a stroke does: force the chosen units in cells, or ask which units are active there.
+
+        Parameters
+        ----------
+        cells : sequence of int
+            Numbers of cells of the layer, row by row.
+        mode : {"remove", "add", "query", "copy"}
+            By default the mode on show.
+        region : array-like (H, W), optional
+            Weight of each cell, instead of ``cells``.
+        """
+        mode = mode or self.mode
+        region = region_of(cells, self.shape) if region is None else np.asarray(region, float)
+        if mode == "query":
+            self.worker.request("query", lambda: self._query(region))
+        elif mode == "copy":
+            self._copy(region)
+        else:
+            self._add(Stroke(self._edit(mode, region), self._label(mode)))
+
+    def paste(self, down: int, right: int) -> None:
+        """Force what was copied upon cells that lie ``down`` rows below and ``right`` columns beside it."""
+        if self.cells is None:
+            raise ValueError("nothing was copied yet: choose copy, and paint over what the units do")
+        layer, units, maps, region = self.cells
+        if layer != self.layer:
+            raise ValueError(f"what was copied is of {layer}, on show is {self.layer}; copy something here")
+        maps, region = shifted(maps, down, right), shifted(region, down, right)
+        if not region.any():
+            raise ValueError("nothing of what was copied would lie inside the image; paste nearer to its middle")
+        edit = Edit(layer, units, maps, region, self.strength)
+        self._add(Stroke(edit, f"paste of {len(units)} units"))
+
+    def undo(self) -> None:
+        """Take the last stroke, or the last change of strokes, back."""
+        self.history.undo()
+        self._take_history()
+
+    def redo(self) -> None:
+        """Do again what was undone."""
+        self.history.redo()
+        self._take_history()
+
+    def reset(self) -> None:
+        """Delete all strokes; `undo` brings them back."""
+        if self.history.strokes:
+            self.history.become(())
+        self._take_history()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The image on show as a value: save it, send it, and `ganlens.replay` it."""
+        return Recipe.of(self.generator, self.seed, self.edits)
+
+    def load(self, recipe: Recipe | str | Path) -> None:
+        """Show a recipe, its JSON or its file; what was painted can be had back with `undo`.
+
+        Raises
+        ------
+        ValueError
+            It is no recipe, or one of another generator; then everything stays as it is.
+        """
+        recipe = as_recipe(recipe)
+        recipe.check(self.generator)
+        self.seed, self.edits = recipe.seed, recipe.edits
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells of the layer (H, W)."""
+        return tuple(self.generator.layers[self.layer][1:])
+
+    def rendered(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures before and after (Y, X, 3), uint8, at the generator's size; made now if they are not at hand."""
+        before = self.renderer.render(self.seed, layer=self.layer)[1]
+        return before, self.renderer.render(self.seed, self.edits)[1] if self.edits else before
+
+    def wait(self, seconds: float | None = 60) -> bool:
+        """Wait until the image stands and nothing is measured any more; False if that takes longer."""
+        return self.long_worker.wait(seconds) and self.worker.wait(seconds)
+
+    def picture(self) -> np.ndarray:
+        """The image, and before it that without edits where there are any (Y, X, 3)."""
+        width, height = self.brush.size
+        pictures = self.rendered() if self.edits else self.rendered()[:1]
+        large = [resize(picture, (height, width), smooth=not self.brush.pixelated) for picture in pictures]
+        return grid(np.stack(large), gap=8)
+
+    # ---- from what is asked for to edits
+
+    def _edit(self, mode: str, region: np.ndarray) -> Edit:
+        if not self.units:
+            raise ValueError("no units to paint with: choose a concept, or type unit numbers such as 3, 17, 40-43")
+        if mode == "remove":
+            return ablate(self.layer, self.units, region, strength=self.strength)
+        quantile = float(self.level.removeprefix("q")) if self.level != "mean" else None
+        levels = self.D.levels.mean() if quantile is None else self.D.levels.quantile(quantile)
+        return insert(self.layer, self.units, levels[list(self.units)].tolist(), region, self.strength)
+
+    def _label(self, mode: str) -> str:
+        by_concept = self.concept and self.units == self._units_of(self.concept)
+        what = (
+            self.concept if by_concept else f"unit{'s' * (len(self.units) > 1)} {', '.join(map(str, self.units[:4]))}"
+        )
+        return f"{mode} {what}" + (" …" if not by_concept and len(self.units) > 4 else "")
+
+    def _units_of(self, concept: str) -> tuple[int, ...]:
+        return tuple(self.D.units(concept, self.count, by=self.order))
+
+    def _add(self, stroke: Stroke) -> None:
+        self.generator.check_edit(stroke.edit)
+        self.history.add(stroke)
+        self._take_history()
+
+    def _take_history(self) -> None:
+        before, self.edits = self.edits, self.history.edits
+        if before == self.edits:
+            self._refresh()  # a list that changed without another image, or a stroke that is to be confirmed
+
+    # ---- reactions
+
+    def _listen(self) -> None:
+        self.brush.on_msg(lambda _, message, buffers: self._receive(message))
+        self.list.on_msg(lambda _, message, buffers: self._receive(message))
+        self.strip.on_msg(lambda _, message, buffers: self._receive(message))
+        self.list.observe(lambda change: self._highlight(change["new"]), "hovered")
+        for trait in ("radius", "mode"):
+            traitlets.link((self, trait), (self.brush, trait))
+        self.observe(lambda change: setattr(self.controls.answer, "value", ""), ["mode", "seed", "layer"])
+        self.observe(lambda change: self._choose_units(), ["concept", "count", "order"])
+        self.observe(lambda change: self._show_layer(), "layer")
+        self.observe(lambda change: self._take_edits(), "edits")
+        self.observe(lambda change: (self._show_seeds(), self._refresh()), "seed")
+
+    def _receive(self, message: dict) -> None:
+        with self.showing_errors():
+            try:
+                self._obey(message)
+            except Exception:
+                self.brush.shown += 1  # what the page drew of a stroke that failed goes away
+                raise
+
+    def _obey(self, message: dict) -> None:
+        kind, index = message["kind"], message.get("index", 0)
+        if kind == "stroke":
+            self.paint(message["cells"], message["mode"])
+        elif kind == "paste":
+            self.paste(message["down"], message["right"])
+        elif kind == "key":
+            commands = {
+                "undo": self.undo,
+                "redo": self.redo,
+                "next": lambda: self.step(1),
+                "previous": lambda: self.step(-1),
+            }
+            commands[message["command"]]()
+        elif kind == "seed":
+            self.seed = message["seed"]
+        elif kind == "page":
+            self._show_seeds(max(0, self.strip.seeds[0] + PER_PAGE * message["by"]))
+        elif kind in ("switch", "delete") and index < len(self.history.strokes):
+            getattr(self.history, kind)(index)
+            self._take_history()
+
+    def step(self, by: int) -> None:
+        """Go to the next seed, or to another one by its distance."""
+        self.seed = max(0, self.seed + by)
+
+    @traitlets.validate("seed")
+    def _check_seed(self, proposal) -> int:
+        if not 0 <= proposal["value"] < 2**32:
+            raise traitlets.TraitError(f"seed {proposal['value']} is outside 0 … 2^32 - 1")
+        return proposal["value"]
+
+    @traitlets.validate("edits")
+    def _check_edits(self, proposal) -> tuple[Edit, ...]:
+        try:
+            for edit in proposal["value"]:
+                self.generator.check_edit(edit)
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
+        return proposal["value"]
+
+    @traitlets.validate("count")
+    def _check_count(self, proposal) -> int:
+        if proposal["value"] < 1:
+            raise traitlets.TraitError(f"count {proposal['value']}: expected at least 1 unit")
+        return proposal["value"]
+
+    def _take_edits(self) -> None:
+        if self.edits != self.history.edits:  # they came from outside
+            self.history.become(Stroke(edit, repr(edit).partition(":")[2].strip(" >")) for edit in self.edits)
+        self._refresh()
+
+    def _choose_units(self) -> None:
+        if self.concept is None:
+            return
+        if self.order == "effect" and self.D.effects is None:
+            self.controls.cancelled.clear()
+            self.long_worker.request("effects", self._measure_effects)
+        else:
+            self.units = self._units_of(self.concept)
+
+    def _show_layer(self) -> None:
+        self.brush.grid = self.shape
+        if self.units and max(self.units) >= len(self.D.iou):
+            self.units, self.unit = (), None
+        self._choose_units()
+
+    def _highlight(self, index: int | None) -> None:
+        strokes = self.history.strokes
+        self.brush.highlight = strokes[index].cells if index is not None and index < len(strokes) else []
+
+    def _refresh(self) -> None:
+        """Have the image made, and then all that is said about it."""
+        self.worker.request("render", self._render)
+
+    def _show_strokes(self) -> None:
+        strokes, past, future = self.history.strokes, self.history.past, self.history.future
+        self.list.rows = [{"label": s.label, "on": s.on, "cells": len(s.cells)} for s in strokes]
+        self.controls.undo.disabled, self.controls.redo.disabled = not past, not future
+        self.brush.label = f"generated image, seed {self.seed}, {len(self.edits)} edits; paint to {self.mode}"
+        self.strip.seed = self.seed
+
+    # ---- jobs: these run on the worker's thread
+
+    def _render(self) -> None:
+        seed, edits, layer = self.seed, self.edits, self.layer
+        start = time.perf_counter()
+
+        def stop() -> bool:
+            return self.worker.outdated("render")
+
+        try:
+            if seed != self.shown_seed:
+                self.before = self.renderer.render(seed, (), stop, layer)[1]
+            image = self.renderer.render(seed, edits, stop)[1] if edits else self.before
+        except Abandoned:
+            return
+        if stop():
+            return  # a newer image is asked for
+        self.image = image
+        self.screen.show(image)
+        self.brush.shown += 1
+        if seed != self.shown_seed:
+            self.brush.before = self.original.value = encode(self.before, "png")
+            self.shown_seed = seed
+        self.controls.say(f"seed {seed} · {1000 * (time.perf_counter() - start):.0f} ms")
+        self._show_strokes()
+        if self.D.segmenter is not None:
+            self.worker.request("measure", lambda: self._measure(seed, edits, layer))
+
+    def _measure(self, seed: int, edits: tuple[Edit, ...], layer: str) -> None:
+        if self.worker.outdated("render"):
+            return
+        if seed not in self.labels:
+            self.labels = {seed: self._segment(self.renderer.render(seed, layer=layer)[0])}
+        before, concepts = self.labels[seed], self.D.concepts
+        if not edits:
+            table = share_table(before, concepts)
+        else:
+            after = self._segment(self.renderer.render(seed, edits)[0])
+            change = change_of(before, after, union(edits, before.shape[1:]), len(concepts))
+            table = change_table(change, concepts, before[0].size)
+        if not self.worker.outdated("render"):
+            self.controls.readout.value = table
+
+    def _segment(self, x: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            return self.D.segmenter.labels(x)[0].cpu().numpy()
+
+    def _measure_effects(self) -> None:
+        D = self.D
+        try:
+            with self.controls.progress("effects") as tell:
+                D.effects = unit_effects(D, progress=tell)
+        except Cancelled:
+            self.order = "iou"
+        self._choose_units()
+
+    def _query(self, region: np.ndarray) -> None:
+        r = self.renderer.features(self.seed, self.edits, self.layer)[0]
+        mask = torch.as_tensor(region, dtype=r.dtype, device=r.device)
+        inside = ((r * mask).sum((1, 2)) / mask.sum()).cpu()
+        usual, highest = self.D.levels.mean(), self.D.levels.highest
+        activity = ((inside - usual) / (highest - usual)).nan_to_num(0.0)  # 0 is usual, 1 the highest ever seen
+        found = tuple(activity.argsort(descending=True)[:FOUND].tolist())
+        words = [label.concept.name if label.interpretable else "" for label in (self.D.labels[u] for u in found)]
+        self.controls.answer.value = unit_table(found[:8], words[:8])
+        self.brush.shown += 1
+        self.found = found
+
+    def _copy(self, region: np.ndarray) -> None:
+        if not self.units:
+            raise ValueError("no units to copy: choose a concept, or type unit numbers such as 3, 17, 40-43")
+        units = self.units
+        r = self.renderer.features(self.seed, self.edits, self.layer)[0, list(units)]
+        self.cells = self.layer, units, r.cpu().numpy(), region
+        rows, columns = np.nonzero(region)
+        middle = [int(rows.mean().round()), int(columns.mean().round())]
+        self.brush.clip = {"cells": np.flatnonzero(region).tolist(), "middle": middle}
+        self.mode = "paste"
+        self.brush.shown += 1
+
+    def _show_seeds(self, first: int | None = None) -> None:
+        if first is None:
+            if self.seed in self.strip.seeds:
+                return
+            first = self.seed // PER_PAGE * PER_PAGE
+        first = min(first, 2**32 - PER_PAGE)
+        self.strip.seeds = list(range(first, first + PER_PAGE))
+        self.worker.request("seeds", self._draw_seeds)
+
+    def _draw_seeds(self) -> None:
+        seeds = list(self.strip.seeds)
+        pictures = to_uint8(self.generator.generate(seeds))
+        side = 104 / max(pictures.shape[1:3])
+        if side < 1:
+            size = round(pictures.shape[1] * side), round(pictures.shape[2] * side)
+            pictures = np.stack([resize(picture, size, smooth=True) for picture in pictures])
+        if seeds == list(self.strip.seeds):
+            self.strip.pictures = [encode(picture, "png") for picture in pictures]

@@ -1,0 +1,126 @@
+"""What was painted: strokes as values, and a history of them that can be undone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ganlens.instrument import Edit
+
+DEEPEST = 200  # steps that can be undone
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """An edit, the words that people know it by, and whether it counts."""
+
+    edit: Edit
+    label: str
+    on: bool = True
+
+    @property
+    def cells(self) -> list[int]:
+        """Numbers of the cells that it forces, row by row."""
+        return [] if self.edit.region is None else np.flatnonzero(self.edit.region).tolist()
+
+
+@dataclass
+class History:
+    """Strokes in their order, and the states before and after that undo and redo lead to.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.add(Stroke(Edit("layer4", [3]), "remove tree"))
+    >>> history.undo(), history.strokes, history.redo(), len(history.strokes)
+    (True, (), True, 1)
+    """
+
+    strokes: tuple[Stroke, ...] = ()
+    past: list[tuple[Stroke, ...]] = field(default_factory=list)
+    future: list[tuple[Stroke, ...]] = field(default_factory=list)
+
+    def become(self, strokes: Iterable[Stroke]) -> None:
+        """Take another state; the one before can be had back."""
+        self.past = [*self.past[-DEEPEST + 1 :], self.strokes]
+        self.future, self.strokes = [], tuple(strokes)
+
+    def add(self, stroke: Stroke) -> None:
+        self.become([*self.strokes, stroke])
+
+    def delete(self, index: int) -> None:
+        self.become(stroke for i, stroke in enumerate(self.strokes) if i != index)
+
+    def switch(self, index: int) -> None:
+        """Switch a stroke off, or on again."""
+        self.become(replace(s, on=not s.on) if i == index else s for i, s in enumerate(self.strokes))
+
+    def undo(self) -> bool:
+        """Go one state back; False if there is none."""
+        return self._go(self.past, self.future)
+
+    def redo(self) -> bool:
+        """Go one state forward; False if there is none."""
+        return self._go(self.future, self.past)
+
+    def _go(self, source: list, target: list) -> bool:
+        if not source:
+            return False
+        target.append(self.strokes)
+        self.strokes = source.pop()
+        return True
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits of the strokes that are on."""
+        return tuple(stroke.edit for stroke in self.strokes if stroke.on)
+
+
+def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+    """A mask (H, W) of the cells of given numbers.
+
+    Raises
+    ------
+    ValueError
+        No cell, or a number that the layer has not.
+    """
+    cells = np.asarray(cells, int)
+    if not cells.size or cells.min() < 0 or cells.max() >= shape[0] * shape[1]:
+        raise ValueError(f"cells {cells.tolist()[:8]}: expected some of 0 … {shape[0] * shape[1] - 1}")
+    region = np.zeros(shape)
+    region.flat[cells] = 1
+    return region
+
+
+def shifted(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Maps (…, H, W) moved down and to the right; what leaves is lost, what enters is 0."""
+    height, width = maps.shape[-2:]
+    y, x = np.arange(height) - rows, np.arange(width) - columns
+    inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+    return np.where(inside, maps[..., y.clip(0, height - 1)[:, None], x.clip(0, width - 1)], 0)
+
+
+def union(edits: Sequence[Edit], size: tuple[int, int]) -> np.ndarray:
+    """Pixels (Y, X) of a grid of another size that lie in a cell of any of the edits; all where one has no region."""
+    pixels = np.zeros(size, bool)
+    for edit in edits:
+        region = np.ones((1, 1), bool) if edit.region is None else np.asarray(edit.region) > 0
+        rows, columns = (np.arange(n) * cells // n for n, cells in zip(size, region.shape, strict=True))
+        pixels |= region[rows][:, columns]
+    return pixels
+
+
+def parse_units(text: str) -> tuple[int, ...]:
+    """Unit numbers from what people type: ``"3, 17, 40-43"``; ValueError for anything else."""
+    units: list[int] = []
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"units {part!r}: expected numbers and ranges, such as 3, 17, 40-43")
+        units += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(units))
+
+
+def write_units(units: Sequence[int]) -> str:
+    """Unit numbers as people read them, in their order."""
+    return ", ".join(map(str, units))
