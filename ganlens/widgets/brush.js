@@ -145,7 +145,8 @@ function render({ model, el }) {
   canvas.addEventListener("pointermove", (event) => {
     if (!event.isPrimary) return;
     pointer = at(event);
-    if (path) path.push(...(event.getCoalescedEvents?.() ?? [event]).map(at));
+    const all = event.getCoalescedEvents?.() ?? []; // what came since the last frame
+    if (path) path.push(...(all.length ? all : [event]).map(at));
     draw();
   });
   const finish = () => {
@@ -235,13 +236,22 @@ function render({ model, el }) {
   };
   model.on("msg:custom", download);
 
-  // The whole panel's keys stay inside, not only those over the picture.
-  requestAnimationFrame(() => el.closest(".ganlens-panel")?.setAttribute("data-lm-suppress-shortcuts", "true"));
+  // The keys of the whole panel stay inside, not only those over the picture; it exists once this view is on the page.
+  let unmark = () => {};
+  const attached = new ResizeObserver(() => {
+    const panel = el.closest(".ganlens-panel");
+    if (!panel) return;
+    unmark = keepKeys(panel);
+    attached.disconnect();
+  });
+  attached.observe(el);
 
   return () => {
     stop();
     for (const [name, show] of Object.entries(showing)) model.off(`change:${name}`, show);
     model.off("msg:custom", download);
+    attached.disconnect();
+    unmark();
     if (url) URL.revokeObjectURL(url);
   };
 }

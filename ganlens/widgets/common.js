@@ -11,17 +11,24 @@ function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Keep the keys that are pressed inside an element from being taken for commands: in JupyterLab dd deletes a cell. */
+function keepKeys(element) {
+  // JupyterLab asks the focused element alone: its commands match before it looks further up.
+  const mark = ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true");
+  element.addEventListener("focusin", mark);
+  return () => element.removeEventListener("focusin", mark);
+}
+
 /** Make an element the root of a widget: its keys stay inside, its last error is shown at the top. */
 function root(model, el, ...classes) {
   el.classList.add("ganlens", ...classes);
-  // JupyterLab takes letters for commands (dd deletes a cell) unless told otherwise.
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  const release = keepKeys(el);
   const failure = h("div");
   const show = () => (failure.innerHTML = model.get("failure"));
   model.on("change:failure", show);
   show();
   el.append(failure);
-  return () => model.off("change:failure", show);
+  return () => (release(), model.off("change:failure", show));
 }
 
 /** Call `act` with the last arguments, at most once per frame. */

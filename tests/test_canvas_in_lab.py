@@ -1,0 +1,293 @@
+"""The intervention canvas as people use it: real JupyterLab, real kernel, real Chromium."""
+
+import base64
+import hashlib
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, write_notebook
+
+import ganlens as gl
+from ganlens.images import dilate
+
+SETUP = """
+import hashlib, torch
+torch.set_num_threads(1)
+import ganlens as gl
+G, S = gl.load_generator(), gl.load_segmenter()
+D = gl.dissect(G, S, "layer4", n=64, progress=False)
+"""
+CANVAS = "canvas = gl.InterventionCanvas(D, seed=SEED, concept='tree'); canvas"
+BRUSH = ".ganlens-brush canvas"
+# Pixels of the n-th ipycanvas canvas, row by row; empty while it is blank.
+PIXELS = """n => {
+    const panel = document.querySelectorAll('.ganlens-panel')[n];
+    const canvas = [...(panel?.querySelectorAll('canvas') ?? [])].find(c => !c.closest('.ganlens-brush'));
+    const data = canvas ? [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data] : [];
+    return data.some(value => value) ? data : [];
+}"""
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    need_chromium()
+    with jupyterlab(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def pictures(request):
+    """Where screenshots are kept, to be looked at."""
+    made = request.config.rootpath / "test-results"
+    made.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tree_cells(G, S):
+    """The cells of image 2 where its tree is."""
+    labels = S.labels(G.generate([2]))[0, 0] == S.index("tree") + 1
+    return (labels.reshape(8, 8, 8, 8).float().mean((1, 3)) > 0.3).flatten().nonzero().flatten().tolist()
+
+
+def pixels(lab, n: int = 0) -> np.ndarray:
+    """The picture (Y, X, 3) on the n-th canvas, once there is one."""
+    lab.wait_for_function(f"n => ({PIXELS})(n).length > 0", arg=n)
+    return np.array(lab.evaluate(PIXELS, n), np.uint8).reshape(64, 64, 4)[..., :3]
+
+
+def wait_for_change(lab, before: np.ndarray, n: int = 0) -> np.ndarray:
+    """The picture on the n-th canvas, once it is another one and stands."""
+    for _ in range(100):
+        lab.wait_for_timeout(100)
+        now = pixels(lab, n)
+        if not np.array_equal(now, before):
+            lab.wait_for_timeout(200)
+            return pixels(lab, n)
+    return pytest.fail("the picture did not change within 10 s")
+
+
+def paint(lab, cells, n: int = 0) -> None:
+    """Drag the mouse over cells of the n-th canvas, as a person would."""
+    brush = lab.locator(BRUSH).nth(n)
+    brush.scroll_into_view_if_needed()
+    box = brush.bounding_box()
+    points = [
+        (box["x"] + box["width"] * (c % 8 + 0.5) / 8, box["y"] + box["height"] * (c // 8 + 0.5) / 8) for c in cells
+    ]
+    lab.mouse.move(*points[0])
+    lab.mouse.down()
+    for point in points:
+        lab.mouse.move(*point, steps=3)
+    lab.mouse.up()
+
+
+def cells_of(lab) -> int:
+    return lab.evaluate("jupyterapp.shell.currentWidget.content.widgets.length")
+
+
+def test_paint_a_tree_away(address, folder, pictures, tree_cells, G, S):
+    write_notebook(folder / "paint.ipynb", SETUP, CANVAS.replace("SEED", "2"))
+    with page(address, "paint.ipynb") as lab:
+        run_cells(lab, 2)
+        before = pixels(lab)
+        drawn = gl.plots.sheets.as_pictures(G.generate([2]))[0]
+        assert np.abs(before.astype(int) - drawn).max() <= 2
+        paint(lab, tree_cells)
+        after = wait_for_change(lab, before)
+        lab.wait_for_timeout(500)
+        lab.screenshot(path=pictures / "canvas-tree-removed.png")
+
+        inside = np.zeros((8, 8), bool)
+        edits = ask_kernel(lab, "[edit.to_json() for edit in canvas.edits]")
+        inside |= np.asarray(gl.Edit.from_json(edits[0]).region) > 0
+        assert set(tree_cells) <= set(np.flatnonzero(inside))
+        far = ~dilate(dilate(inside)).repeat(8, 0).repeat(8, 1)
+        inside = inside.repeat(8, 0).repeat(8, 1)
+        change = np.abs(after.astype(int) - before).mean(2)
+        assert change[inside].mean() > 8 * change[~inside].mean()
+        assert change[inside].mean() > 20 * change[far].mean()
+        trees = [S.labels(as_image(picture))[0, 0] == S.index("tree") + 1 for picture in (before, after)]
+        assert trees[1].sum() < 0.3 * trees[0].sum()
+        assert lab.locator(".ganlens-readout").last.inner_text().startswith("\tin the strokes")
+
+        recipe = ask_kernel(lab, "canvas.recipe.to_json()")
+        shown = ask_kernel(lab, "hashlib.sha256(canvas.image.tobytes()).hexdigest()")
+        replayed = gl.replay(recipe, G)
+        assert hashlib.sha256(replayed.tobytes()).hexdigest() == shown
+        assert np.array_equal(replayed, after)
+
+        lab.get_by_role("button", name="undo", exact=True).click()
+        assert np.array_equal(wait_for_change(lab, after), before)
+        lab.get_by_role("button", name="redo", exact=True).click()
+        assert np.array_equal(wait_for_change(lab, before), after)
+        switch = lab.locator(".ganlens-history input")
+        switch.uncheck()
+        assert np.array_equal(wait_for_change(lab, after), before)
+        lab.locator(".ganlens-history input").check()
+        wait_for_change(lab, before)
+
+        keys_stay_inside(lab)
+        wheel_and_tab_pass(lab)
+        before_while_key_is_held(lab, pictures)
+        reload_brings_all_back(lab, after, pictures)
+        saved_notebook_has_a_picture(lab, folder, pictures)
+
+
+def as_image(picture):
+    """A picture (Y, X, 3), as a segmenter wants it."""
+    import torch
+
+    return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def keys_stay_inside(lab):
+    count = cells_of(lab)
+    for place in (lab.get_by_role("button", name="reset", exact=True), lab.locator(".ganlens-brush").first):
+        place.focus()
+        for key in "abddxm":
+            lab.keyboard.press(key)
+    lab.wait_for_timeout(300)
+    assert cells_of(lab) == count
+    kinds = "jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
+    assert set(lab.evaluate(kinds)) == {"code"}
+
+
+def wheel_and_tab_pass(lab):
+    box = lab.locator(BRUSH).bounding_box()
+    lab.set_viewport_size({"width": 1280, "height": 500})
+    lab.mouse.move(box["x"] + 50, min(box["y"] + 50, 300))
+    top = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
+    before = lab.evaluate(top)
+    lab.mouse.wheel(0, 120 if before < 50 else -120)
+    lab.wait_for_timeout(400)
+    assert lab.evaluate(top) != before
+    lab.set_viewport_size({"width": 1280, "height": 1000})
+    lab.locator(".ganlens-brush").focus()
+    lab.keyboard.press("Tab")
+    assert not lab.evaluate("document.activeElement.matches('.ganlens-brush')")
+
+
+def before_while_key_is_held(lab, pictures):
+    lab.locator(".ganlens-brush").focus()
+    assert not lab.locator(".ganlens-before").is_visible()
+    lab.keyboard.down("b")
+    assert lab.locator(".ganlens-before").is_visible()
+    lab.keyboard.up("b")
+    assert not lab.locator(".ganlens-before").is_visible()
+
+
+def reload_brings_all_back(lab, after, pictures):
+    lab.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    lab.wait_for_timeout(1000)
+    lab.reload()
+    assert np.array_equal(pixels(lab), after)
+    lab.locator(".ganlens-history input").wait_for()
+    assert "remove tree" in lab.locator(".ganlens-history").inner_text()
+    assert lab.get_by_label("units of", exact=True).input_value() == "tree"
+    lab.screenshot(path=pictures / "canvas-after-reload.png")
+    paint(lab, [0, 1, 2])  # it still works
+    lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 2")
+    lab.get_by_role("button", name="undo", exact=True).click()
+    lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 1")
+
+
+def saved_notebook_has_a_picture(lab, folder, pictures):
+    lab.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    lab.wait_for_timeout(1000)
+    notebook = nbformat.read(folder / "paint.ipynb", as_version=4)
+    picture = notebook.cells[1].outputs[0].data["image/png"]
+    assert base64.b64decode(picture)[:4] == b"\x89PNG"
+    convert = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", str(folder / "paint.ipynb")]
+    subprocess.run(convert, check=True, capture_output=True)
+    assert picture.replace("\n", "")[:200] in (folder / "paint.html").read_text().replace("\n", "")
+
+
+def test_two_canvases_and_two_views(address, folder, pictures):
+    first = CANVAS.replace("SEED", "3")
+    second = first.replace("canvas", "other").replace("3", "5")
+    write_notebook(folder / "two.ipynb", SETUP, first, second, "canvas")
+    with page(address, "two.ipynb") as lab:
+        run_cells(lab, 4)
+        one, two, again = (pixels(lab, n) for n in range(3))
+        assert np.array_equal(one, again)
+        assert not np.array_equal(one, two)
+        ask_kernel(lab, "setattr(canvas, 'mode', 'add')")
+        paint(lab, [50, 51, 52])
+        painted = wait_for_change(lab, one)
+        assert np.array_equal(pixels(lab, 2), painted)
+        assert np.array_equal(pixels(lab, 1), two)
+        assert ask_kernel(lab, "[len(canvas.edits), len(other.edits)]") == [1, 0]
+        paint(lab, [50, 51, 52], n=1)
+        wait_for_change(lab, two, n=1)
+        assert np.array_equal(pixels(lab, 0), painted)
+
+        # An error is shown, and the page goes on.
+        units = lab.get_by_label("units", exact=True).first
+        units.fill("3, x")
+        units.press("Enter")
+        failure = lab.locator(".ganlens-failure").first
+        failure.wait_for()
+        assert "expected numbers and ranges" in failure.inner_text()
+        lab.screenshot(path=pictures / "canvas-error.png")
+        units.fill("3")
+        units.press("Enter")
+        lab.wait_for_function("document.querySelectorAll('.ganlens-failure').length === 0")
+        paint(lab, [0, 1, 2])
+        wait_for_change(lab, painted)
+
+
+def test_pen_and_keyboard(address, folder, pictures):
+    write_notebook(folder / "keys.ipynb", SETUP, CANVAS.replace("SEED", "3"))
+    with page(address, "keys.ipynb") as lab:
+        run_cells(lab, 2)
+        before = pixels(lab)
+        ask_kernel(lab, "setattr(canvas, 'mode', 'add')")
+        lab.wait_for_timeout(300)
+        lab.locator(".ganlens-brush").focus()
+        for key in ("ArrowDown", "ArrowDown", "ArrowLeft", " "):
+            lab.keyboard.press(key)
+        after = wait_for_change(lab, before)
+        assert "row 6 of 8, column 4 of 8" in lab.locator(".ganlens-quiet").first.inner_text()
+        assert ask_kernel(lab, "canvas.history.strokes[0].cells") == [43]
+        lab.keyboard.press("Control+z")
+        assert np.array_equal(wait_for_change(lab, after), before)
+        lab.keyboard.press("n")
+        wait_for_change(lab, before)
+        assert ask_kernel(lab, "canvas.seed") == 4
+        lab.evaluate(
+            """selector => {
+                const brush = document.querySelector(selector), box = brush.getBoundingClientRect();
+                brush.setPointerCapture = () => {};
+                const send = (type, x, y) => brush.dispatchEvent(new PointerEvent(type, {
+                    bubbles: true, isPrimary: true, pointerType: 'pen', pointerId: 7, button: 0,
+                    clientX: box.left + box.width * x, clientY: box.top + box.height * y,
+                }));
+                send('pointerdown', 0.05, 0.05); send('pointermove', 0.3, 0.05); send('pointerup', 0.3, 0.05);
+            }""",
+            BRUSH,
+        )
+        lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 1")
+        assert ask_kernel(lab, "canvas.history.strokes[0].cells") == [0, 1, 2]
+        radius = ask_kernel(lab, "canvas.radius")
+        lab.locator(".ganlens-brush").focus()
+        lab.keyboard.press("]")
+        lab.wait_for_timeout(300)
+        assert ask_kernel(lab, "canvas.radius") > radius
+        dark(lab)
+        lab.screenshot(path=pictures / "canvas-dark.png")
+
+
+def dark(lab):
+    lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+    lab.wait_for_timeout(1500)
