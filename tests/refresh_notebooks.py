@@ -22,15 +22,21 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without progress bars and timings, which mean nothing in a saved notebook, and with large pictures as JPEG."""
+    """What a saved notebook is for: no bars and timings, of widgets only their pictures, large pictures as JPEG."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if not is_bar(output.get("data", {}))]
             for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
                 shrink(output.get("data", {}))
     notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     return notebook
+
+
+def is_bar(data: dict) -> bool:
+    """A widget that leaves no picture."""
+    return WIDGET in data and not {"image/png", "image/jpeg"} & data.keys()
 
 
 def shrink(data: dict) -> None:

@@ -318,6 +318,7 @@ class InterventionCanvas(Panel, w.VBox):
             self.long_worker.request("effects", self._measure_effects)
         else:
             self.units = self._units_of(self.concept)
+            self.unit = self.units[0]
 
     def _show_layer(self) -> None:
         self.brush.grid = self.shape

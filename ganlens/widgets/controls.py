@@ -49,7 +49,10 @@ class Controls:
             "strength", w.FloatSlider(min=0, max=1, step=0.05), "1 forces units fully, 0 not at all", 130
         )
         self.radius = field(
-            "brush", w.FloatSlider(min=0.01, max=0.5, step=0.01, readout=False), "radius of the brush, of the image's side", 150
+            "brush",
+            w.FloatSlider(min=0.01, max=0.5, step=0.01, readout=False),
+            "radius of the brush, of the image's side",
+            150,
         )
         self.seed = field("seed", w.BoundedIntText(min=0, max=2**32 - 1), "which image", 100)
         self.undo = button("undo", "take the last change back (Z)", canvas.undo, canvas)

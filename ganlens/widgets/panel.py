@@ -141,9 +141,11 @@ class Panel(traitlets.HasTraits):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         if data is None:
             return None
-        with self.showing_errors():
+        try:
             kind, content = self.fallback()
             data[kind] = base64.b64encode(content).decode()
+        except Exception as error:
+            self.show_error(error)
         data["text/plain"] = repr(self)
         return data, metadata | colab_metadata()
 
