@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from lab import ask_kernel, jupyterlab, page, run_cells, write_notebook
+from test_gallery import RUN as RUN_GALLERY
+from test_heatmap import CENTRE
+from test_heatmap import SHOW as RUN_HEATMAP
 
 SETUP = """
 import time, torch; torch.set_num_threads(1)
@@ -163,13 +166,99 @@ def measure_flood(address: str) -> dict[str, float]:
     }
 
 
+# 512 units, 150 concepts; eight images for each unit, whose thumbnails exist.
+LARGE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_gallery import synthetic
+import ipywidgets, traitlets
+import ganlens as gl
+D = synthetic()
+"""
+SORT = """async () => {
+    const times = [], control = document.querySelector('[aria-label="Order of the units"]');
+    for (const order of ['unit', 'label', 'iou', 'label']) {
+        const start = performance.now();
+        control.value = order;
+        control.dispatchEvent(new Event('change', { bubbles: true }));
+        await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+        times.push(performance.now() - start);
+    }
+    return Math.max(...times);
+}"""
+LINKED = """
+gallery, heatmap = gl.UnitGallery(D), gl.IoUHeatmap(D)
+for trait in ("unit", "units", "concept"):
+    traitlets.link((gallery, trait), (heatmap, trait))
+ipywidgets.VBox([heatmap, gallery])
+"""
+# Notes when the mouse is pressed, and when the gallery's selection is another one.
+FOLLOW = """() => {
+    const row = () => document.querySelector('.ganlens-gallery [aria-selected=true]')?.getAttribute('aria-label');
+    window.seen = { pressed: 0, followed: 0 };
+    let last = row();
+    addEventListener('click', () => (seen.pressed = performance.now()), true);
+    new MutationObserver(() => {
+        if (row() !== last) seen.followed = performance.now();
+        last = row();
+    }).observe(document.querySelector('.ganlens-gallery'), { attributes: true, childList: true, subtree: true });
+}"""
+
+
+def measure_gallery(address: str) -> dict[str, float]:
+    traffic = Traffic()
+    with page(address, "gallery.ipynb", traffic.watch) as lab:
+        run_cells(lab, 1)
+        traffic.clear()
+        found = lab.evaluate(RUN_GALLERY, 1)
+        lab.wait_for_timeout(500)
+        size = traffic.bytes
+        sorting = lab.evaluate(SORT)
+        models = ask_kernel(lab, "len(ipywidgets.widgets.widget._instances)")
+    return {
+        "gallery of 512 units: pictures visible, ms (asked 1000)": found["pictures"],
+        "kB sent before scrolling (asked 500)": size / 1000,
+        "slowest sort, ms (asked 200)": sorting,
+        "widget models (asked 10)": models,
+    }
+
+
+def measure_heatmap(address: str) -> dict[str, float]:
+    traffic = Traffic()
+    with page(address, "heatmap.ipynb", traffic.watch) as lab:
+        run_cells(lab, 1)
+        seconds = lab.evaluate(RUN_HEATMAP)
+        run_cells(lab, 3)
+        lab.locator(".ganlens-gallery [role=option]").first.wait_for()
+        view = lab.locator(".ganlens-heatmap").last
+        view.scroll_into_view_if_needed()
+        lab.wait_for_timeout(1000)
+        lab.evaluate(FOLLOW)
+        traffic.clear()
+        cells = [view.evaluate(CENTRE, [10 + i, 3 * i, 512, 150]) for i in range(30)]
+        for cell in cells:
+            lab.mouse.move(cell["left"], cell["top"])
+        hovers, times = traffic.sent, []
+        for cell in cells[:12]:
+            lab.mouse.click(cell["left"], cell["top"])
+            lab.wait_for_timeout(300)
+            times.append(lab.evaluate("seen.followed - seen.pressed"))
+    return {
+        "heatmap of 512 x 150: visible, ms (asked 1000)": 1000 * seconds,
+        "messages for 30 hovers (asked 0)": hovers,
+        "click to selection in a linked gallery, ms (median; asked 150)": median(times),
+    }
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_notebook(folder / "strokes.ipynb", SETUP, CANVAS, ALONE)
         write_notebook(folder / "flood.ipynb", SETUP, SLOW, CANVAS)
+        write_notebook(folder / "gallery.ipynb", LARGE, "gl.UnitGallery(D)")
+        write_notebook(folder / "heatmap.ipynb", LARGE, "gl.IoUHeatmap(D)", LINKED)
         with jupyterlab(folder) as address:
-            for measure in (measure_strokes, measure_flood):
+            for measure in (measure_strokes, measure_flood, measure_gallery, measure_heatmap):
                 for what, value in measure(address).items():
                     print(f"{what:60} {value:8.2f}" if isinstance(value, float) else f"{what:60} {value!s:>8}")
 

@@ -50,7 +50,7 @@ class TestPainting:
         direct = gl.plots.sheets.as_pictures(G.generate([3], [expected]))[0]
         assert np.abs(canvas.image.astype(int) - direct).max() <= 1
         assert not np.array_equal(canvas.image, canvas.before)
-        assert canvas.screen.image.value == encode(canvas.image, "png")
+        assert canvas.screen.content == encode(canvas.image, "png")
 
     def test_add_forces_to_the_quantile_that_the_dissection_measured(self, canvas, D):
         canvas.mode = "add"
@@ -195,7 +195,7 @@ class TestHistory:
 class TestSeeds:
     def test_steps_and_strip(self, canvas, G):
         assert canvas.strip.seeds == list(range(8))
-        assert canvas.strip.pictures[5] == encode(gl.plots.sheets.as_pictures(G.generate(range(8)))[5], "png")
+        assert canvas.strip.pictures[5] == encode(gl.plots.sheets.as_pictures(G.generate(range(8)))[5])
         send(canvas, kind="key", command="next")
         assert canvas.seed == canvas.controls.seed.value == 4
         send(canvas, "strip", kind="seed", seed=7)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as w
@@ -22,7 +23,9 @@ from ganlens.widgets.strokes import History, Stroke, region_of, shifted, union
 from ganlens.widgets.worker import Worker
 
 FOUND = 20  # units that a region query gives
+PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
 PER_PAGE = 8  # seeds on the strip
+THUMBNAIL = 104  # pixels of its pictures' longer side, at most
 
 
 class InterventionCanvas(Panel, w.VBox):
@@ -346,9 +349,7 @@ class InterventionCanvas(Panel, w.VBox):
     def _render(self) -> None:
         seed, edits, layer = self.seed, self.edits, self.layer
         start = time.perf_counter()
-
-        def stop() -> bool:
-            return self.worker.outdated("render")
+        stop = partial(self.worker.outdated, "render")
 
         try:
             if seed != self.shown_seed:
@@ -358,13 +359,14 @@ class InterventionCanvas(Panel, w.VBox):
             return
         if stop():
             return  # a newer image is asked for
-        self.image = image
+        self.image, spent = image, time.perf_counter() - start
         self.screen.show(image)
+        time.sleep(PAUSE)
         self.brush.shown += 1
         if seed != self.shown_seed:
             self.brush.before = self.original.value = encode(self.before, "png")
             self.shown_seed = seed
-        self.controls.say(f"seed {seed} · {1000 * (time.perf_counter() - start):.0f} ms")
+        self.controls.say(f"seed {seed} · {1000 * spent:.0f} ms")
         self._show_strokes()
         if self.D.segmenter is not None:
             self.worker.request("measure", lambda: self._measure(seed, edits, layer))
@@ -427,15 +429,19 @@ class InterventionCanvas(Panel, w.VBox):
                 return
             first = self.seed // PER_PAGE * PER_PAGE
         first = min(first, 2**32 - PER_PAGE)
-        self.strip.seeds = list(range(first, first + PER_PAGE))
-        self.worker.request("seeds", self._draw_seeds)
+        self.strip.seeds, self.strip.pictures = list(range(first, first + PER_PAGE)), []
+        self.worker.request("seeds", lambda: self._draw_seeds([]))
 
-    def _draw_seeds(self) -> None:
+    def _draw_seeds(self, drawn: list[bytes]) -> None:
+        """Draw one seed of the strip, and ask for the next one: strokes come in between."""
         seeds = list(self.strip.seeds)
-        pictures = to_uint8(self.generator.generate(seeds))
-        side = 104 / max(pictures.shape[1:3])
+        picture = to_uint8(self.generator.generate(seeds[len(drawn)]))[0]
+        side = THUMBNAIL / max(picture.shape[:2])
         if side < 1:
-            size = round(pictures.shape[1] * side), round(pictures.shape[2] * side)
-            pictures = np.stack([resize(picture, size, smooth=True) for picture in pictures])
-        if seeds == list(self.strip.seeds):
-            self.strip.pictures = [encode(picture, "png") for picture in pictures]
+            picture = resize(picture, (round(picture.shape[0] * side), round(picture.shape[1] * side)), smooth=True)
+        drawn = [*drawn, encode(picture)]
+        if seeds != list(self.strip.seeds) or self.worker.outdated("seeds"):
+            return
+        self.strip.pictures = drawn
+        if len(drawn) < len(seeds):
+            self.worker.request("seeds", lambda: self._draw_seeds(drawn))

@@ -6,7 +6,7 @@ function render({ model, el }) {
 
   function show() {
     addresses.forEach((address) => URL.revokeObjectURL(address));
-    addresses = model.get("pictures").map((bytes) => pictureURL(bytes, "image/png"));
+    addresses = model.get("pictures").map((bytes) => pictureURL(bytes));
     const turn = (by, name, sign) =>
       h("button", { click: () => model.send({ kind: "page", by }), title: name, "aria-label": name, class: "ganlens-turn" }, sign);
     const thumbnails = model.get("seeds").map((seed, i) =>

@@ -6,9 +6,9 @@ from threading import RLock
 
 import anywidget
 import ipycanvas
-import ipywidgets
 import numpy as np
 import traitlets
+from ipycanvas.canvas import COMMANDS
 
 from ganlens.images import encode
 from ganlens.widgets.panel import source
@@ -19,7 +19,7 @@ _DRAWING = RLock()  # ipycanvas has one queue of commands for all canvases, and 
 
 
 @contextmanager
-def batch(fresh: bool = False) -> Iterator[None]:
+def batch(fresh: bool = False) -> Iterator:
     """Send what is drawn meanwhile as one message; nothing of it after an error.
 
     A page that was loaded anew (``fresh``) does not know which canvas was drawn on last.
@@ -30,7 +30,7 @@ def batch(fresh: bool = False) -> Iterator[None]:
             manager._current_canvas = None
         manager._caching = True
         try:
-            yield
+            yield manager
             manager.flush()
         except BaseException:
             manager._commands_cache, manager._buffers_cache, manager._current_canvas = [], [], None
@@ -53,22 +53,21 @@ class Screen:
     def __init__(self, shape: tuple[int, int], size: tuple[int, int]):
         self.canvas = ipycanvas.Canvas(width=shape[1], height=shape[0])
         self.canvas.layout.width, self.canvas.layout.height = (f"{length}px" for length in size)
-        self.image = ipywidgets.Image()
+        self.content = b""
         self.canvas.on_client_ready(lambda: self.redraw(fresh=True))
 
     def show(self, picture: np.ndarray) -> None:
         """Show a picture (Y, X, 3), uint8."""
         pixels = picture.shape[0] * picture.shape[1]
-        content = encode(picture, "png" if pixels <= EXACT else "jpeg")
-        with _DRAWING:
-            self.image.value = content
-            self.redraw()
+        self.content = encode(picture, "png" if pixels <= EXACT else "jpeg")
+        self.redraw()
 
     def redraw(self, fresh: bool = False) -> None:
         """Draw again what was drawn last."""
-        if self.image.value:
-            with batch(fresh):
-                self.canvas.draw_image(self.image, 0, 0)
+        if self.content:
+            with batch(fresh) as manager:
+                # put_image_data would encode an array its own way; the page takes any picture's bytes.
+                manager.send_draw_command(self.canvas, COMMANDS["putImageData"], [0, 0], [self.content])
 
 
 class Part(anywidget.AnyWidget):
