@@ -12,7 +12,7 @@ import traitlets
 
 from ganlens.causal import unit_effects
 from ganlens.dissection import Dissection
-from ganlens.images import encode, grid, resize, to_uint8
+from ganlens.images import encode, grid, resize
 from ganlens.instrument import Abandoned, Edit, ablate, insert
 from ganlens.recipe import Recipe, Renderer, as_recipe
 from ganlens.widgets.controls import MODES, ORDERS, Cancelled, Controls
@@ -23,9 +23,8 @@ from ganlens.widgets.strokes import History, Stroke, region_of, shifted, union
 from ganlens.widgets.worker import Worker
 
 FOUND = 20  # units that a region query gives
+SLOW = 0.05  # seconds; an image that takes longer is given up when a newer one is asked for
 PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
-PER_PAGE = 8  # seeds on the strip
-THUMBNAIL = 104  # pixels of its pictures' longer side, at most
 
 
 class InterventionCanvas(Panel, w.VBox):
@@ -98,6 +97,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.renderer = Renderer(self.generator)
         self.history, self.cells = History(), None
         self.image = self.before = self.shown_seed = None
+        self.spent = np.inf  # seconds that the last image took
         self.labels: dict[int, np.ndarray] = {}
         self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
         height, length = self.generator.image_shape[1:]
@@ -105,7 +105,7 @@ class InterventionCanvas(Panel, w.VBox):
         size = round(length * scale), round(height * scale)
         self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
         self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
-        self.list, self.strip = StrokeList(), SeedStrip(pixelated=self.brush.pixelated)
+        self.list, self.strip = StrokeList(), SeedStrip(self.generator, self.worker, self.brush.pixelated)
         self.controls = Controls(self)
         self.children = self.controls.arrange()
         self.add_class("ganlens-panel")
@@ -114,7 +114,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.set_trait("count", count)
         self.seed, self.concept = seed, concept
         self._show_layer()
-        self._show_seeds()
+        self.strip.show(seed)
         self._refresh()
 
     # ---- what a user calls
@@ -251,7 +251,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.observe(lambda change: self._choose_units(), ["concept", "count", "order"])
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
-        self.observe(lambda change: (self._show_seeds(), self._refresh()), "seed")
+        self.observe(lambda change: (self.strip.show(self.seed), self._refresh()), "seed")
 
     def _receive(self, message: dict) -> None:
         with self.showing_errors():
@@ -278,7 +278,7 @@ class InterventionCanvas(Panel, w.VBox):
         elif kind == "seed":
             self.seed = message["seed"]
         elif kind == "page":
-            self._show_seeds(max(0, self.strip.seeds[0] + PER_PAGE * message["by"]))
+            self.strip.turn(message["by"])
         elif kind in ("switch", "delete") and index < len(self.history.strokes):
             getattr(self.history, kind)(index)
             self._take_history()
@@ -342,14 +342,14 @@ class InterventionCanvas(Panel, w.VBox):
         self.list.rows = [{"label": s.label, "on": s.on, "cells": len(s.cells)} for s in strokes]
         self.controls.undo.disabled, self.controls.redo.disabled = not past, not future
         self.brush.label = f"generated image, seed {self.seed}, {len(self.edits)} edits; paint to {self.mode}"
-        self.strip.seed = self.seed
 
     # ---- jobs: these run on the worker's thread
 
     def _render(self) -> None:
         seed, edits, layer = self.seed, self.edits, self.layer
         start = time.perf_counter()
-        stop = partial(self.worker.outdated, "render")
+        outdated = partial(self.worker.outdated, "render")
+        stop = outdated if self.spent > SLOW else None  # asking at every module takes time of its own
 
         try:
             if seed != self.shown_seed:
@@ -357,16 +357,16 @@ class InterventionCanvas(Panel, w.VBox):
             image = self.renderer.render(seed, edits, stop)[1] if edits else self.before
         except Abandoned:
             return
-        if stop():
+        self.image, self.spent = image, time.perf_counter() - start
+        if outdated():
             return  # a newer image is asked for
-        self.image, spent = image, time.perf_counter() - start
         self.screen.show(image)
         time.sleep(PAUSE)
         self.brush.shown += 1
         if seed != self.shown_seed:
             self.brush.before = self.original.value = encode(self.before, "png")
             self.shown_seed = seed
-        self.controls.say(f"seed {seed} · {1000 * spent:.0f} ms")
+        self.controls.say(f"seed {seed} · {1000 * self.spent:.0f} ms")
         self._show_strokes()
         if self.D.segmenter is not None:
             self.worker.request("measure", lambda: self._measure(seed, edits, layer))
@@ -422,26 +422,3 @@ class InterventionCanvas(Panel, w.VBox):
         self.brush.clip = {"cells": np.flatnonzero(region).tolist(), "middle": middle}
         self.mode = "paste"
         self.brush.shown += 1
-
-    def _show_seeds(self, first: int | None = None) -> None:
-        if first is None:
-            if self.seed in self.strip.seeds:
-                return
-            first = self.seed // PER_PAGE * PER_PAGE
-        first = min(first, 2**32 - PER_PAGE)
-        self.strip.seeds, self.strip.pictures = list(range(first, first + PER_PAGE)), []
-        self.worker.request("seeds", lambda: self._draw_seeds([]))
-
-    def _draw_seeds(self, drawn: list[bytes]) -> None:
-        """Draw one seed of the strip, and ask for the next one: strokes come in between."""
-        seeds = list(self.strip.seeds)
-        picture = to_uint8(self.generator.generate(seeds[len(drawn)]))[0]
-        side = THUMBNAIL / max(picture.shape[:2])
-        if side < 1:
-            picture = resize(picture, (round(picture.shape[0] * side), round(picture.shape[1] * side)), smooth=True)
-        drawn = [*drawn, encode(picture)]
-        if seeds != list(self.strip.seeds) or self.worker.outdated("seeds"):
-            return
-        self.strip.pictures = drawn
-        if len(drawn) < len(seeds):
-            self.worker.request("seeds", lambda: self._draw_seeds(drawn))

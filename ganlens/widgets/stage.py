@@ -10,10 +10,14 @@ import numpy as np
 import traitlets
 from ipycanvas.canvas import COMMANDS
 
-from ganlens.images import encode
+from ganlens.images import encode, resize, to_uint8
+from ganlens.models.base import Generator
 from ganlens.widgets.panel import source
+from ganlens.widgets.worker import Worker
 
 SHARP = 2  # images that are enlarged at least so much show their pixels as squares
+PER_PAGE = 8  # seeds on the strip
+THUMBNAIL = 104  # pixels of its pictures' longer side, at most
 EXACT = 96 * 96  # images up to this many pixels are sent as PNG, larger ones as JPEG
 _DRAWING = RLock()  # ipycanvas has one queue of commands for all canvases, and it is not safe for threads
 
@@ -102,10 +106,53 @@ class StrokeList(Part):
 
 
 class SeedStrip(Part):
-    """Small images to choose from."""
+    """Small images to choose from, a page of seeds at a time.
+
+    Parameters
+    ----------
+    generator : Generator
+        Draws them.
+    worker : Worker
+        On whose thread it draws.
+    pixelated : bool
+        Whether pixels are shown as squares.
+    """
 
     _esm = source("common.js", "seeds.js")
     seeds = traitlets.List().tag(sync=True)
     pictures = traitlets.List().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
+
+    def __init__(self, generator: Generator, worker: Worker, pixelated: bool):
+        self.generator, self.worker = generator, worker
+        super().__init__(pixelated=pixelated)
+
+    def show(self, seed: int) -> None:
+        """Mark a seed, on its page."""
+        self.seed = seed
+        if seed not in self.seeds:
+            self._open(seed // PER_PAGE * PER_PAGE)
+
+    def turn(self, pages: int) -> None:
+        """Turn to later or earlier pages."""
+        self._open(self.seeds[0] + PER_PAGE * pages)
+
+    def _open(self, first: int) -> None:
+        first = min(max(first, 0), 2**32 - PER_PAGE)
+        self.seeds, self.pictures = list(range(first, first + PER_PAGE)), []
+        self.worker.request("seeds", lambda: self._draw([]))
+
+    def _draw(self, drawn: list[bytes]) -> None:
+        """Draw one image, and ask for the next one: other jobs come in between."""
+        seeds = list(self.seeds)
+        picture = to_uint8(self.generator.generate(seeds[len(drawn)]))[0]
+        scale = THUMBNAIL / max(picture.shape[:2])
+        if scale < 1:
+            picture = resize(picture, (round(picture.shape[0] * scale), round(picture.shape[1] * scale)), smooth=True)
+        drawn = [*drawn, encode(picture)]
+        if seeds != list(self.seeds) or self.worker.outdated("seeds"):
+            return
+        self.pictures = drawn
+        if len(drawn) < len(seeds):
+            self.worker.request("seeds", lambda: self._draw(drawn))
