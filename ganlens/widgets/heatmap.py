@@ -76,7 +76,7 @@ class IoUHeatmap(View):
     ([0, 1, 2], ['sky', 'tree'])
     """
 
-    _esm = source("common.js", "heatmap.js")
+    _esm = source("common.js", "heatmap-table.js", "heatmap.js")
     _css = source("common.css", "heatmap.css")
 
     order = traitlets.Unicode("concept").tag(sync=True)
@@ -197,7 +197,7 @@ def neighbours(iou: np.ndarray) -> list[int]:
 
 
 def arrange(table: dict, order: str, interpretable_only: bool, minimum: float, search: str) -> Arrangement:
-    """Choose and sort units and concepts; `arrange` of heatmap.js does the same in the page."""
+    """Choose and sort units and concepts; `arrange` of heatmap-table.js does the same in the page."""
     iou = np.frombuffer(table["iou"], "<u2").astype(int).reshape(-1, len(table["names"]))
     shown = [c for c in range(len(table["names"])) if found(table, c, search)]
     if not shown:
