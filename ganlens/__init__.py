@@ -6,12 +6,15 @@
 >>> images = G.generate(seeds=range(4), edits=[gl.ablate("layer4", D.units("tree"))])
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Concept": "segmenters.base",
+    "Context": "context",
     "Dissection": "dissection",
     "Edit": "instrument",
     "Explorer": "widgets.explorer",
@@ -23,14 +26,23 @@ _HOMES = {
     "InterventionCanvas": "widgets.canvas",
     "ablate": "instrument",
     "ablation_effect": "causal",
+    "average_causal_effect": "insertion",
+    "compare_rankings": "rankings",
+    "context": "context",
     "dissect": "matching",
     "insert": "instrument",
+    "insertion_effect": "insertion",
     "list_models": "models",
     "load_generator": "models",
     "load_segmenter": "segmenters",
+    "match_and_cause": "rankings",
+    "minimal_units": "selection",
+    "optimize_units": "optimization",
     "plots": "plots",
     "replay": "recipe",
     "unit_effects": "causal",
+    "unit_gradients": "rankings",
+    "where": "context",
 }
 
 __all__ = sorted(_HOMES)
@@ -40,10 +52,21 @@ def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'ganlens' has no attribute {name!r}")
     module = import_module(f"ganlens.{_HOMES[name]}")
-    value = module if _HOMES[name] == name else getattr(module, name)
+    value = getattr(module, name, module)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """A package in which `context` is the function: Python would bind that name to the module it comes from."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "context" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

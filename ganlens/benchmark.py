@@ -10,15 +10,19 @@ from statistics import median
 
 import torch
 
+from ganlens.causal import unit_effects
+from ganlens.counting import BATCH
+from ganlens.dissection import Dissection
 from ganlens.matching import default_batch, dissect
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.progan import ProgressiveGenerator
+from ganlens.optimization import EVERY, optimize_units
 from ganlens.segmenters import load_segmenter
-from ganlens.segmenters.base import Segmenter
+from ganlens.segmenters.base import Concept, Segmenter
 
 
-def main(n: int = 500, rounds: int = 3, large: bool = False) -> list[dict]:
+def main(n: int = 500, rounds: int = 3, large: bool = False, causal: bool = False) -> list[dict]:
     """Overhead factors of the embedded networks, and of large ones with random weights.
 
     Parameters
@@ -29,13 +33,65 @@ def main(n: int = 500, rounds: int = 3, large: bool = False) -> list[dict]:
         How often everything is measured; the median counts.
     large : bool
         Also a 256-pixel Progressive GAN with SegFormer-b0.
+    causal : bool
+        Also `ganlens.unit_effects` and `ganlens.optimize_units`, over the passes behind the layer that they need.
     """
     torch.set_num_threads(1)
     rows = measure("embedded", load_generator(), load_segmenter(), "layer4", n, rounds)
     if large:
         G = Generator.wrap(ProgressiveGenerator(), 512, "Progressive GAN, 256 px, random weights")
         rows += measure("Progressive GAN + SegFormer-b0", G, random_segformer(), "layer4", n, rounds, one_layer=True)
+    return rows + (measure_causal(load_generator(), load_segmenter(), "layer5", rounds) if causal else [])
+
+
+def measure_causal(
+    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 160, n: int = 128
+) -> list[dict]:
+    """Overhead factors of `unit_effects` on some units and of `optimize_units`; an image is a pass behind the layer."""
+    D = dissect(G, S, layer, n=64, progress=False)
+    concept, units = D.concepts[S.index("tree")], range(count)
+    pairs = {
+        f"unit_effects, {len(units)} units": (
+            BATCH * (len(units) + 1),
+            lambda _: passes_forward(D, BATCH, len(units)),
+            lambda _: unit_effects(D, units, n=BATCH, progress=False),
+        ),
+        f"optimize_units, {steps} steps": (
+            16 * steps,
+            lambda _: (
+                passes_forward(D, 16, n // 16 + n // 64 * steps // EVERY),
+                passes_backward(D, concept, 16, steps),
+            ),
+            lambda _: optimize_units(D, concept, n=n, steps=steps, progress=False),
+        ),
+    }
+    rows = []
+    for case, (images, floor, function) in pairs.items():
+        times = [(cpu_time(function, images), cpu_time(floor, images)) for _ in range(rounds + 1)][
+            1:
+        ]  # the first compiles and caches
+        seconds, overhead = median(a for a, _ in times), median(a / b for a, b in times)
+        rows.append(
+            {"networks": "embedded", "case": case, "ms_per_image": 1000 * seconds / images, "overhead": overhead}
+        )
     return rows
+
+
+def passes_forward(D: Dissection, n: int, times: int) -> None:
+    """Passes behind the layer and through the segmenter, of n images, after a whole one."""
+    opened = D.generator.open(D.layer, range(n))
+    D.segmenter.labels(opened.image)
+    with torch.inference_mode():
+        for _ in range(times):
+            D.segmenter.labels(opened.resume(opened.features))
+
+
+def passes_backward(D: Dissection, concept: Concept, n: int, times: int) -> None:
+    """The same through the segmenter's scores, and back to the layer."""
+    opened, i = D.generator.open(D.layer, range(n)), D.concepts.index(concept)
+    for _ in range(times):
+        r = opened.features.clone().requires_grad_()
+        torch.autograd.grad(D.segmenter.scores(opened.resume(r))[:, i].mean(), r)
 
 
 def measure(

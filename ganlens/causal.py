@@ -1,17 +1,19 @@
 """What units do: how many of a concept's pixels disappear when units are switched off.
 
 All effects are measured on images that the dissection has not seen, by resuming the generator behind the edited layer.
+Each unedited image is generated and segmented once, however many edits it is compared with. Where the dissection has
+sample s, sample s + 1 measures and sample s + 2 ranks units, so that a ranking is judged on images it has not seen.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
+from ganlens.counting import BATCH, count_pixels, count_under, edited, samples
 from ganlens.dissection import Dissection
 from ganlens.instrument import Edit, ablate
-from ganlens.progress import progress_bar
+from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, concept_index
 
 CONFIDENCE = 0.99
@@ -19,7 +21,7 @@ CONFIDENCE = 0.99
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """The effect of an edit on every concept, with random edits of the same size beside it.
+    """The effect of an ablation on every concept, with random ablations of the same size beside it.
 
     N images, C concepts, R random sets. The share removed is 1 - (pixels after) / (pixels before), both summed over all
     images (Bau et al., 2019); negative where the concept grows.
@@ -34,6 +36,14 @@ class Effect:
         Pixels of each concept in each image.
     random_after : array (R, N, C)
         The same as ``after`` for random sets of as many units.
+    pixels : array (N,) or None
+        Pixels that were looked at.
+    changed, random_changed : arrays (N, C), (R, N, C), or None
+        Pixels that did not show the concept before, and whose labels have changed.
+    complete : bool
+        False where an interrupt left some of the images out.
+    curve : tuple of Effect
+        The effects of the first units of ``units``, fewest first, where they were asked for; the last is this one.
     """
 
     layer: str
@@ -43,6 +53,11 @@ class Effect:
     before: np.ndarray
     after: np.ndarray
     random_after: np.ndarray
+    pixels: np.ndarray | None = None
+    changed: np.ndarray | None = None
+    random_changed: np.ndarray | None = None
+    complete: bool = True
+    curve: tuple["Effect", ...] = ()
 
     @property
     def n(self) -> int:
@@ -62,10 +77,8 @@ class Effect:
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the 99 % interval of ``removed`` (C,), (C,): bootstrap over images, 1,000 draws from a fixed seed."""
-        draws = np.random.default_rng(0).multinomial(self.n, np.full(self.n, 1 / self.n), 1000)
-        removed = share_removed(draws @ self.before, draws @ self.after)
-        tail = (1 - CONFIDENCE) / 2
-        return np.quantile(removed, tail, 0), np.quantile(removed, 1 - tail, 0)
+        draws = resamples(self.n)
+        return middle_of(share_removed(draws @ self.before, draws @ self.after))
 
     @property
     def low(self) -> np.ndarray:
@@ -79,25 +92,64 @@ class Effect:
 
     @property
     def collateral(self) -> float:
-        """Share of all pixels of the other concepts that is removed or added, concept by concept."""
+        """Share of all pixels of the other concepts that is removed or added, concept by concept.
+
+        What takes the place of the concept asked for is part of it; `elsewhere` leaves that out.
+        """
         others = np.array([c != self.concept for c in self.concepts])
         before, after = self.before.sum(0)[others], self.after.sum(0)[others]
-        return float(np.abs(after - before).sum() / before.sum())
+        return float(np.abs(after - before).sum() / max(before.sum(), 1))
+
+    @property
+    def elsewhere(self) -> float:
+        """Share of the pixels that did not show the concept and show something else than before; nan if not counted."""
+        return float(self._elsewhere(self.changed))
+
+    @property
+    def random_elsewhere(self) -> np.ndarray:
+        """The same for each random set (R,)."""
+        return np.full(len(self.random_after), self._elsewhere(self.random_changed))
+
+    def _elsewhere(self, changed: np.ndarray | None) -> np.ndarray | float:
+        if changed is None:
+            return np.nan
+        i = self.concepts.index(self.concept)
+        return changed[..., i].sum(-1) / max((self.pixels - self.before[:, i]).sum(), 1)
 
     def __repr__(self) -> str:
         i = self.concepts.index(self.concept)
         random = ", ".join(f"{r:.0%}" for r in self.random[:, i])
         low, high = self.low[i], self.high[i]
+        images = f"{self.n} images" + ("" if self.complete else ", incomplete")
+        others = "" if self.changed is None else f"; {self.elsewhere:.0%} of everything else changes"
+        random = f"; as many random units: {random}" if random else ""
         return (
             f"{len(self.units)} units of {self.layer} switched off remove {self.removed[i]:.0%} of {self.concept} "
-            f"({low:.0%} … {high:.0%}, {self.n} images); as many random units: {random}"
+            f"({low:.0%} … {high:.0%}, {images}){others}{random}"
         )
+
+
+# ---- shares and intervals
 
 
 def share_removed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 - after / before, and 0 where there was nothing before; arrays broadcast."""
     before, after = np.broadcast_arrays(np.asarray(before, float), np.asarray(after, float))
     return np.divide(before - after, before, out=np.zeros(before.shape), where=before > 0)
+
+
+def resamples(n: int, draws: int = 1000) -> np.ndarray:
+    """How often each of n images is drawn in each of some bootstrap samples (draws, n), from a fixed seed."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws)
+
+
+def middle_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the middle 99 % of bootstrapped values (draws, …)."""
+    tail = (1 - CONFIDENCE) / 2
+    return np.quantile(values, tail, 0), np.quantile(values, 1 - tail, 0)
+
+
+# ---- effects
 
 
 def ablation_effect(
@@ -111,8 +163,12 @@ def ablation_effect(
     draws: int = 3,
     seed: int | None = None,
     progress: bool = True,
+    curve: bool | Sequence[int] = False,
+    inside: bool = False,
 ) -> Effect:
     """Switch units off and count which pixels of which concept disappear.
+
+    An interrupt returns the effect on the images that were finished, marked as incomplete; where none is, it is raised.
 
     Parameters
     ----------
@@ -130,20 +186,121 @@ def ablation_effect(
         Cells in which units are switched off; everywhere by default.
     seed : int, optional
         Which sample; by default the one after the dissection's, so that no image has been seen before.
+    curve : bool or sequence of int
+        Also the effects of the first 1, 2, … units, or of as many as are named, as ``effect.curve``; random sets too.
+    inside : bool
+        Count only the pixels under the region, not those of the whole image.
 
     Returns
     -------
     Effect
         On this and on all other concepts.
+
+    Raises
+    ------
+    ValueError
+        No image of the sample shows the concept; more units than the layer has; a region that does not fit the layer.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer5", n=64, progress=False)
+    >>> effect = gl.ablation_effect(D, "tree", k=4, n=8, draws=2, curve=True, progress=False)
+    >>> [len(part.units) for part in effect.curve], effect.random.shape
+    ([1, 2, 3, 4], (2, 13))
     """
-    concept = D.concepts[concept_index(D.concepts, concept, D.origin["segmenter"])]
-    units = list(D.units(concept, k) if units is None else units)
-    D.check_units(units)
+    concept_index(D.concepts, concept, D.origin["segmenter"])
+    orders = {"": units_or_best(D, concept, units, k)}
+    sizes = check_steps(curve, len(orders[""]))
+    return effects_of(D, concept, orders, sizes, n, to, region, draws, seed, progress, inside)[""]
+
+
+def effects_of(
+    D: Dissection,
+    concept: str | Concept,
+    orders: Mapping[str, list[int]],
+    sizes: Sequence[int],
+    n: int,
+    to: str,
+    region,
+    draws: int,
+    seed: int | None,
+    progress,
+    inside: bool = False,
+) -> dict[str, Effect]:
+    """Effects of the first units of each order, for each of several sizes, in one pass over the images."""
+    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    for units in orders.values():
+        D.check_units(units)
+    sets = [*orders.values(), *random_sets(D, max(sizes), draws)]
+    edits = [ablate(D.layer, units[:size], region, to) for units in sets for size in sizes]
+    where = None if region is None or not inside else [np.asarray(region, float)] * n
+    counted = count_under(D, edits, n, seed, progress, where)
+    check_present(D.concepts[i], counted.before[:, i].sum(), len(counted.before))
+    after, changed = (a.reshape(len(sets), len(sizes), *a.shape[1:]) for a in (counted.after, counted.changed))
+    found = {}
+    for row, (name, units) in enumerate(orders.items()):
+        parts = tuple(
+            Effect(
+                D.layer,
+                tuple(units[:size]),
+                D.concepts[i],
+                D.concepts,
+                counted.before,
+                after[row, s],
+                after[len(orders) :, s],
+                counted.pixels,
+                changed[row, s],
+                changed[len(orders) :, s],
+                counted.complete,
+            )
+            for s, size in enumerate(sizes)
+        )
+        found[name] = replace(parts[-1], curve=parts if len(parts) > 1 else ())
+    return found
+
+
+def random_sets(D: Dissection, k: int, draws: int) -> list[list[int]]:
+    """Random sets of ``k`` units to compare with, always the same."""
     random = np.random.default_rng(0)
-    sets = [units] + [random.choice(len(D.iou), len(units), replace=False).tolist() for _ in range(draws)]
-    edits = [ablate(D.layer, some, region, to) for some in sets]
-    before, after = pixels_under(D, edits, n, seed, progress)
-    return Effect(D.layer, tuple(units), concept, D.concepts, before, after[0], after[1:])
+    return [random.choice(len(D.iou), k, replace=False).tolist() for _ in range(draws)]
+
+
+def units_or_best(D: Dissection, concept: str | Concept, units: Sequence[int] | None, k: int) -> list[int]:
+    """The given units, or else the ``k`` with the highest IoU."""
+    if units is not None:
+        D.check_units(units)
+        return list(units)
+    check_count(D, k)
+    return D.units(concept, k)
+
+
+def check_count(D: Dissection, k: int) -> None:
+    """ValueError if a layer has no ``k`` units."""
+    if not 1 <= k <= len(D.iou):
+        raise ValueError(f"k={k}: {D.layer} has {len(D.iou)} units; expected at least 1 and no more than that")
+
+
+def check_steps(curve: bool | Sequence[int], k: int) -> list[int]:
+    """Sizes of the sets of a curve, ``k`` last; ValueError if one is not among 1 … k."""
+    if isinstance(curve, bool):
+        return list(range(1, k + 1)) if curve else [k]
+    sizes = sorted({*map(int, curve), k})
+    if sizes[0] < 1 or sizes[-1] > k:
+        raise ValueError(f"curve={list(curve)}: expected numbers of units from 1 to {k}")
+    return sizes
+
+
+def check_present(concept: Concept, pixels: int, n: int) -> None:
+    """ValueError if there is no pixel of a concept."""
+    if not pixels:
+        raise ValueError(
+            f"{concept} is in none of the {n} images: take more (n=…), others (seed=…), or another concept"
+        )
+
+
+# ---- every unit alone
 
 
 def unit_effects(
@@ -153,11 +310,13 @@ def unit_effects(
     to: str = "zero",
     seed: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Share of each concept's pixels (U, C) that each unit removes when it alone is switched off.
 
     The dissection keeps what ``D.effects = gl.unit_effects(D)`` gives it: ``D.units(concept, by="effect")`` then ranks
-    units by what they cause.
+    units by what they cause. An interrupt returns what was measured so far, with nan in the rows of all other units;
+    ``D.effects = gl.unit_effects(D, known=D.effects)`` goes on from there.
 
     Parameters
     ----------
@@ -166,17 +325,55 @@ def unit_effects(
     units : sequence of int, optional
         All units by default.
     n : int
-        Number of images.
+        Number of images; their features are kept in memory until the end.
+    to : {"zero", "mean"}
+        Level of the ablation.
     seed : int, optional
         Which sample; by default the one two after the dissection's, so that rankings can be judged on other images.
     progress : bool or callable
         A bar, nothing, or a function of (images done, of how many), called after each step; to stop, it may raise.
+    known : array (U, C), optional
+        An earlier result with the same ``units``, ``n``, ``to`` and ``seed``; only its rows with nan are measured.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer9", n=16, progress=False)
+    >>> gl.unit_effects(D, [3, 7], n=2, progress=False).shape
+    (2, 13)
     """
-    units = range(len(D.iou)) if units is None else units
+    units = list(range(len(D.iou)) if units is None else units)
     D.check_units(units)
-    edits = [ablate(D.layer, [unit], to=to) for unit in units]
-    before, after = pixels_under(D, edits, n, D.seed + 2 if seed is None else seed, progress)
-    return share_removed(before.sum(0), after.sum(1))
+    effects = as_known(known, (len(units), len(D.concepts)))
+    left = np.flatnonzero(np.isnan(effects).any(1))
+    if not len(left):
+        return effects
+    generator, seed = D.attached("generator"), D.seed + 2 if seed is None else seed
+    edits = [ablate(D.layer, [units[row]], to=to) for row in left]
+    batches, before = [], 0
+    with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
+        for seeds in samples(seed, n, BATCH):
+            batches.append(generator.open(D.layer, seeds))
+            before = before + count_pixels(D, batches[-1].image).sum(0)
+            done(len(seeds))
+        for row, edit in zip(left, edits, strict=True):
+            if interrupted():
+                break
+            after = 0
+            for opened in batches:
+                after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
+                done(len(opened.image))
+            effects[row] = share_removed(before, after)
+    return effects
+
+
+def as_known(known: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    """A copy of earlier effects (U, C), or nan; ValueError if they are of another shape."""
+    known = np.full(shape, np.nan) if known is None else np.array(known, float)
+    if known.shape != shape:
+        raise ValueError(f"known effects of shape {known.shape}: expected {shape}, from the same units and concepts")
+    return known
 
 
 def pixels_under(
@@ -185,34 +382,7 @@ def pixels_under(
     n: int,
     seed: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
-    batch: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each concept before (N, C) and after each of E edits (E, N, C); unedited images are made once."""
-    before, after = [], [[] for _ in edits]
-    with progress_bar(progress, n * (len(edits) + 1), "edit") as done:
-        for seeds in samples(D.seed + 1 if seed is None else seed, n, batch):
-            opened = D.attached("generator").open(D.layer, seeds)
-            before.append(count_pixels(D, opened.image))
-            done(len(seeds))
-            for edit, parts in zip(edits, after, strict=True):
-                with torch.inference_mode():
-                    x = opened.resume(D.generator.edited(opened.features, [edit]))
-                parts.append(count_pixels(D, x))
-                done(len(seeds))
-    return np.concatenate(before), np.stack([np.concatenate(parts) for parts in after])
-
-
-def samples(seed: int, n: int, batch: int) -> Iterator[range]:
-    """The seeds of a sample of n images, batch by batch."""
-    first = seed * 1_000_000
-    for start in range(first, first + n, batch):
-        yield range(start, min(start + batch, first + n))
-
-
-def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:
-    """Pixels of each concept (N, C) in images (N, 3, Y, X)."""
-    with torch.inference_mode():
-        labels = D.attached("segmenter").labels(x).long().flatten(1)
-        counts = torch.zeros(len(x), len(D.concepts) + 1, dtype=torch.int64, device=labels.device)
-        counts.scatter_add_(1, labels, torch.ones_like(labels))
-    return counts[:, 1:].cpu().numpy()
+    counted = count_under(D, edits, n, seed, progress)
+    return counted.before, counted.after

@@ -25,7 +25,11 @@ ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "t
 AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
 AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
 AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
-OPTIONAL = {"effects": "UC"}
+KEPT_RANKINGS = {
+    "gradient": "gl.unit_gradients(D)",
+    "ace": "gl.optimize_units(D, {concept!r}).alpha, {concept!r}",
+}
+OPTIONAL = {"effects": "UC"} | {f"ranking_{by}": "UC" for by in KEPT_RANKINGS}
 
 
 class UnitLabel(NamedTuple):
@@ -193,24 +197,87 @@ class Dissection:
             A word of the vocabulary.
         k : int or None
             At most how many; None for all.
-        by : {"iou", "iqr", "effect"}
-            What they are ranked by; ``"effect"`` is the causal order, known once ``effects`` is set.
+        by : {"iou", "iqr", "effect", "gradient", "ace"}
+            What they are ranked by. ``"effect"`` is the causal order, known once ``effects`` is set; ``"gradient"`` and
+            ``"ace"`` are known once `keep_ranking` was called. Equal ones are in the order of their numbers, in the
+            last two in that of their IoU.
         """
-        if by not in ("iou", "iqr", "effect"):
-            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr', or 'effect' where D.effects is set")
-        if by == "effect":
-            self.check_effects()
         if k is not None and k < 1:
             raise ValueError(f"k={k}: {self.layer} has {len(self.iou)} units; expected at least 1, or None for all")
         index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
-        merit = np.asarray(self.effects) if by == "effect" else getattr(self, by)
-        return np.argsort(-merit[:, index], kind="stable")[:k].tolist()
+        merit = self._merit_for(by, index)
+        second = self.iou[:, index] if by in KEPT_RANKINGS else np.zeros(len(merit))
+        return np.lexsort((-second, -merit))[:k].tolist()
+
+    def ranks(self, concept: str | Concept, by: str) -> bool:
+        """Whether `units` can rank by that for a concept, or it must be measured first."""
+        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
+        try:
+            self._merit_for(by, index)
+        except ValueError:
+            return False
+        return True
+
+    def _merit_for(self, by: str, index: int) -> np.ndarray:
+        """What units (U,) are ranked by for a concept; ValueError if it is not known for all of them."""
+        if by in ("iou", "iqr"):
+            return getattr(self, by)[:, index]
+        if by == "effect":
+            self.check_effects()
+            merit, remedy = np.asarray(self.effects)[:, index], "go on: D.effects = gl.unit_effects(D, known=D.effects)"
+        elif by in KEPT_RANKINGS:
+            merit = self.rankings.get(by, np.full(self.iou.shape, np.nan))[:, index]
+            values = KEPT_RANKINGS[by].format(concept=self.concepts[index].name)
+            remedy = f'measure it: D.keep_ranking("{by}", {values})'
+        else:
+            measured = ", ".join(map(repr, ("effect", *KEPT_RANKINGS)))
+            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr', or one that was measured: {measured}")
+        unknown = np.count_nonzero(np.isnan(merit))
+        if unknown:
+            what = f"the {by} of {unknown} of {len(merit)} units of {self.layer} on {self.concepts[index]}"
+            raise ValueError(f"{what} is not known; {remedy}")
+        return merit
+
+    def keep_ranking(self, by: str, values: np.ndarray, concept: str | Concept | None = None) -> None:
+        """Remember what units can be ranked by, for `units`; `save` keeps it.
+
+        Parameters
+        ----------
+        by : {"gradient", "ace"}
+            Its name.
+        values : array (U, C), or (U,) for one concept
+            The higher the better.
+        concept : str or Concept, optional
+            The concept that ``values`` (U,) are for; those for others stay as they are.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> D = gl.dissect(gl.load_generator("scenes"), gl.load_segmenter("scenes"), "layer9", n=8, progress=False)
+        >>> D.keep_ranking("gradient", gl.unit_gradients(D, n=4, progress=False))
+        >>> len(D.units("tree", k=3, by="gradient"))
+        3
+        """
+        if by not in KEPT_RANKINGS:
+            raise ValueError(close_match("ranking", by, list(KEPT_RANKINGS), "this dissection"))
+        kept = np.array(self.rankings.get(by, np.full(self.iou.shape, np.nan)))
+        place = slice(None) if concept is None else concept_index(self.concepts, concept, self.origin["segmenter"])
+        values = np.asarray(values, float)
+        if values.shape != kept[:, place].shape:
+            raise ValueError(f"ranking {by!r} of shape {values.shape}: expected {kept[:, place].shape}")
+        kept[:, place] = values
+        self.rankings[by] = kept
 
     def check_effects(self) -> None:
-        """ValueError if ``effects`` is not known for all units."""
+        """ValueError if ``effects`` is not set, or not for all units."""
         if np.shape(self.effects) != self.iou.shape:
             found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
             raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")
+
+    @cached_property
+    def rankings(self) -> dict[str, np.ndarray]:
+        """What else units can be ranked by (U, C), see `keep_ranking`; nan where it is not known."""
+        return {}
 
     # ---- pictures
 
@@ -392,6 +459,7 @@ class Dissection:
         if self.effects is not None:
             self.check_effects()
             arrays["effects"] = np.asarray(self.effects, float)
+        arrays |= {f"ranking_{by}": values for by, values in self.rankings.items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, header=np.array(json.dumps(self._header())), **arrays)
         write_atomically(path, buffer.getvalue())
@@ -419,7 +487,10 @@ class Dissection:
         settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
         concepts = tuple(Concept(*pair) for pair in header["concepts"])
         settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
-        return cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
+        rankings = {by: arrays[f"ranking_{by}"] for by in KEPT_RANKINGS if f"ranking_{by}" in arrays}
+        self = cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
+        self.rankings.update(rankings)
+        return self
 
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

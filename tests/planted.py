@@ -121,3 +121,33 @@ class Residual(nn.Module):
         if self.style is not None:
             r = r + self.style(z)[..., None, None]
         return torch.tanh(self.paint(r))
+
+
+class Wiring(nn.Module):
+    """Colours behind a layer of 8 units with known wiring: the latent (N, 64) decides where, the units whether.
+
+    Unit 0 is where red is, and does nothing: a decoy. Units 1 and 4 let red through, in the left and the right half:
+    hidden causes, about 1 everywhere. Either of units 2 and 3 draws green: only both together can remove it. Unit 4
+    also lets blue through. Units 5 to 7 are noise. Every colour is linear in each unit of its own, up to the maximum.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Between()
+        self.register_buffer("left", (torch.arange(8) < 4).float())
+
+    def forward(self, z):
+        red, green, blue = ((z.roll(k, 1) > 0.5).float().unflatten(1, (8, 8)) for k in range(3))
+        noise = [z.roll(k, 1).clamp(-2, 2).unflatten(1, (8, 8)) / 10 for k in range(20, 25)]
+        units = [red, 1 + noise[0], green, green, 1 + noise[1], *noise[2:]]
+        r = self.layer(torch.stack(units, 1))
+        red = red * (self.left * r[:, 1] + (1 - self.left) * r[:, 4])
+        return 1.6 * torch.stack([red, torch.maximum(r[:, 2], r[:, 3]), blue * r[:, 4]], 1) - 1
+
+
+def channels(x):
+    """Scores (N, 3, Y, X) in [0, 1]: how red, how green and how blue each pixel is."""
+    return (x + 1) / 2
+
+
+COLORS = [(name, name) for name in ("red", "green", "blue")]  # each a category of its own: pixels may be all three

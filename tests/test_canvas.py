@@ -370,6 +370,25 @@ class TestOrder:
         assert canvas.units == tuple(np.argsort(-D.effects[:, 6], kind="stable")[:4])
         assert canvas.controls.long.layout.display == "none"
 
+    def test_by_gradient_and_optimised(self, G, S):
+        D = gl.dissect(G, S, "layer9", n=16, progress=False)
+        canvas = gl.InterventionCanvas(D, concept="tree", count=4)
+        for order in ("gradient", "ace"):
+            canvas.order = order
+            assert canvas.wait(120)
+            assert canvas.failure == ""
+            assert canvas.units == tuple(D.units("tree", 4, by=order))
+        assert set(D.rankings) == {"gradient", "ace"}
+
+    def test_an_order_that_cannot_be_measured(self, G):
+        S = gl.Segmenter.wrap(lambda x: (x[:, 0] > 0).int(), ["bright"])
+        canvas = gl.InterventionCanvas(gl.dissect(G, S, "layer9", n=8, progress=False), concept="bright")
+        units = canvas.units
+        canvas.order = "ace"
+        assert canvas.wait(60)
+        assert "scores" in canvas.failure
+        assert (canvas.order, canvas.units) == ("iou", units)
+
     def test_cancelled(self, G, S):
         D = gl.dissect(G, S, "layer4", n=16, progress=False)
         canvas = gl.InterventionCanvas(D, concept="tree")
@@ -380,6 +399,28 @@ class TestOrder:
         assert D.effects is None
         assert (canvas.order, canvas.controls.order.value, canvas.units) == ("iou", "iou", units)
         assert canvas.failure == ""
+
+
+class TestWhere:
+    def test_the_map_is_that_of_the_context_experiment(self, canvas, D):
+        canvas.count = 10
+        canvas.controls.where.value = True
+        assert canvas.wait()
+        pixels = gl.where(D, "tree", 3, k=10)
+        np.testing.assert_allclose(np.reshape(canvas.brush.map, (8, 8)), pixels.clip(0) / pixels.max())
+        canvas.seed = 4
+        assert canvas.wait()
+        pixels = gl.where(D, "tree", 4, k=10)
+        np.testing.assert_allclose(np.reshape(canvas.brush.map, (8, 8)), pixels.clip(0) / pixels.max())
+        canvas.controls.where.value = False
+        assert canvas.brush.map == []
+
+    def test_without_a_concept(self, D):
+        canvas = gl.InterventionCanvas(D)
+        canvas.controls.where.value = True
+        assert canvas.wait()
+        assert "Choose a concept" in canvas.failure
+        assert not canvas.controls.where.value
 
 
 class TestReadout:

@@ -1,18 +1,23 @@
 """Effects of units, on generators whose cause and effect are known."""
 
 import dataclasses
+import signal
 
 import numpy as np
+import planted
 import pytest
 import torch
 from torch import nn
 
-from ganlens.causal import ablation_effect, count_pixels, samples, share_removed, unit_effects
+from ganlens.causal import Effect, ablation_effect, share_removed, unit_effects
+from ganlens.counting import count_pixels, samples
 from ganlens.dissection import Dissection
+from ganlens.insertion import average_causal_effect, insertion_effect, presence_levels
 from ganlens.instrument import ablate
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
-from ganlens.segmenters.base import Segmenter
+from ganlens.rankings import compare_rankings, match_and_cause, unit_gradients
+from ganlens.segmenters.base import Concept, Segmenter
 
 
 class TwoColors(nn.Module):
@@ -154,9 +159,267 @@ def test_share_removed():
         ({"concept": "rde"}, "did you mean 'red'"),
         ({"concept": "red", "units": [8]}, "unit 8 is out of range"),
         ({"concept": "red", "k": 0}, "at least 1"),
-        ({"concept": "red", "to": "one"}, "'zero' or to their 'mean'"),
+        ({"concept": "red", "k": 9}, "k=9: layer has 8 units"),
+        ({"concept": "red", "k": 2, "to": "one"}, "'zero' or to their 'mean'"),
     ],
 )
 def test_bad_input(D, arguments, message):
     with pytest.raises(ValueError, match=message):
         ablation_effect(D, n=8, progress=False, **arguments)
+
+
+# ---- planted wiring
+
+
+@pytest.fixture(scope="module")
+def wired():
+    S = Segmenter.wrap(planted.channels, planted.COLORS)
+    S.level = 0.5
+    return dissect(Generator.wrap(planted.Wiring(), 64), S, "layer", n=64, progress=False)
+
+
+@pytest.fixture(scope="module")
+def alone(wired):
+    return unit_effects(wired, n=32, progress=False)
+
+
+def interrupting(at):
+    """A progress function that sends one real interrupt after ``at`` images or more."""
+    sent = []
+
+    def tell(done, total):
+        if done >= at and not sent:
+            sent.append(done)
+            signal.raise_signal(signal.SIGINT)
+
+    return tell
+
+
+def test_units_alone_do_what_they_are_wired_to(alone):
+    red, green, blue = alone.T
+    assert red[1] > 0.3
+    assert red[4] > 0.3
+    assert red[1] + red[4] == pytest.approx(1)
+    assert np.flatnonzero(red).tolist() == [1, 4]
+    assert not green.any()
+    assert blue.tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+
+
+def test_decoy_and_hidden_causes(wired, alone):
+    D = dataclasses.replace(wired, effects=alone)
+    assert D.units("red", k=1) == [0]
+    found = match_and_cause(D, "red", match=0.5)
+    assert found.decoys == [0]
+    assert sorted(found.hidden) == [1, 4]
+    assert found.causes == []
+    assert match_and_cause(D, "green", match=0.5).decoys == [2, 3]
+    with pytest.raises(ValueError, match="measure them"):
+        match_and_cause(wired, "red")
+
+
+def test_units_that_act_only_together(wired):
+    effect = ablation_effect(wired, "green", [2, 3], n=20, curve=True, progress=False)
+    assert [part.removed[1] for part in effect.curve] == [0, 1]
+    assert effect.curve[1].removed.tolist() == effect.removed.tolist()
+
+
+def test_change_of_everything_else(wired):
+    """Unit 4 takes blue away with the red of one half; what does not show blue changes only where it shows red."""
+    x = wired.generator.generate(next(samples(wired.seed + 1, 20, 20)))
+    red, blue = (x[:, [0, 2]] > 0).transpose(0, 1)
+    effect = ablation_effect(wired, "blue", [4], n=20, progress=False)
+    right = red & (torch.arange(8) >= 4)
+    assert effect.elsewhere == pytest.approx(float((right & ~blue).sum() / (~blue).sum()))
+    assert ablation_effect(wired, "red", [1], n=20, progress=False).elsewhere == 0
+    assert effect.random_elsewhere.shape == (3,)
+
+
+def test_effect_inside_a_region(wired):
+    left = np.repeat([[1.0] * 4 + [0.0] * 4], 8, 0)
+    inside = ablation_effect(wired, "red", [1], n=20, region=left, inside=True, progress=False)
+    assert inside.removed[0] == 1
+    assert inside.pixels.tolist() == [32] * 20
+    assert 0 < ablation_effect(wired, "red", [1], n=20, region=left, progress=False).removed[0] < 1
+
+
+def test_rankings_on_the_same_curve(wired, alone):
+    D = dataclasses.replace(wired, effects=alone)
+    found = compare_rankings(D, "red", k=2, n=20, progress=False)
+    assert list(found) == ["iou", "effect"]
+    assert [part.removed[0] for part in found["iou"].curve] == [0, 0]
+    assert found["effect"].removed[0] == 1
+    assert found["iou"].before is found["effect"].before
+    np.testing.assert_array_equal(found["iou"].random, found["effect"].random)
+    own = compare_rankings(D, "red", {"mine": [4, 1, 0]}, k=2, n=20, draws=0, curve=[1], progress=False)
+    assert [len(part.units) for part in own["mine"].curve] == [1, 2]
+
+
+def test_gradients_equal_effects_where_everything_is_linear(wired):
+    """What is linear in a unit is told exactly by its gradient; the score stands in for the pixels."""
+    estimate = unit_gradients(wired, n=32, progress=False)
+    seeds = next(samples(wired.seed + 2, 32, 32))
+    scores = [wired.segmenter.scores(wired.generator.generate(seeds, [ablate("layer", [u])])) for u in range(8)]
+    before = wired.segmenter.scores(wired.generator.generate(seeds)).sum((0, 2, 3))
+    exact = (1 - torch.stack(scores).sum((1, 3, 4)) / before).numpy()
+    np.testing.assert_allclose(estimate[:, [0, 2]], exact[:, [0, 2]], atol=1e-5)
+    np.testing.assert_allclose(estimate[[2, 3], 1], 0.5, atol=1e-5)  # of two equal ones, each is told a half
+    assert np.isnan(unit_gradients(wired, ["blue"], n=8, progress=False)[:, :2]).all()
+
+
+def test_gradient_order_is_kept(wired, tmp_path):
+    D = dataclasses.replace(wired)
+    with pytest.raises(ValueError, match=r"gradient of 8 of 8 units .*D.keep_ranking\(\"gradient\", gl.unit_gradients"):
+        D.units("red", by="gradient")
+    D.keep_ranking("gradient", unit_gradients(D, n=16, progress=False))
+    D.keep_ranking("ace", np.arange(8.0), "blue")
+    D.save(tmp_path / "d.npz")
+    again = Dissection.load(tmp_path / "d.npz")
+    assert sorted(again.units("red", k=2, by="gradient")) == [1, 4]
+    assert again.units("blue", k=2, by="ace") == [7, 6]
+    with pytest.raises(ValueError, match="optimize_units\\(D, 'red'\\)"):
+        again.units("red", by="ace")
+    for arguments, message in (
+        (("gradients", np.zeros((8, 3))), "did you mean 'gradient'"),
+        (("ace", np.zeros(7), "red"), r"shape \(7,\): expected \(8,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            D.keep_ranking(*arguments)
+
+
+# ---- insertion
+
+
+def test_what_is_switched_on_is_drawn_there(D):
+    region = np.zeros((8, 8))
+    region[2:4, 3:6] = 1
+    x = D.generator.generate(next(samples(D.seed + 1, 30, 30)))
+    free = float((x[:, 0, 2:4, 3:6] < 0).float().mean())
+    gain = insertion_effect(D, "red", [0], n=30, level=1.0, region=region, progress=False)
+    assert gain.gained == pytest.approx([free, 0])
+    assert gain.area.tolist() == [6] * 30
+    low, high = gain.interval
+    assert low[0] <= gain.gained[0] <= high[0]
+    assert gain.random.shape == (3, 2)
+
+
+def test_average_causal_effect_of_the_cause_is_one(D):
+    """On everywhere where it is switched on, off everywhere where it is switched off, and read nowhere else."""
+    effect = average_causal_effect(D, "red", [0], n=20, level=1.0, patch=2, progress=False)
+    assert effect.gained[0] == 1
+    assert effect.area.tolist() == [4] * 20
+    assert effect.without[:, 0].tolist() == [0] * 20
+    other = average_causal_effect(D, "red", [5], n=20, level=1.0, draws=0, progress=False)
+    assert other.gained[0] == 0
+
+
+def test_places_depend_on_the_seed_alone(D):
+    a, b, c = (
+        average_causal_effect(D, "green", [0], n=n, level=1.0, seed=seed, draws=0, progress=False)
+        for n, seed in ((10, 4), (6, 4), (10, 5))
+    )
+    assert (a.present[:6] == b.present).all()
+    assert (a.present != c.present).any()
+
+
+def test_presence_level_is_the_mean_where_the_concept_is(embedded):
+    D, i = embedded, embedded.segmenter.index("tree")
+    x, features = D.generator.read(D.generator.sample(range(D.seed * 10**6, D.seed * 10**6 + 40)), [D.layer])
+    shown = D.segmenter.labels(x) == i + 1
+    r = nn.functional.interpolate(features[D.layer], (64, 64), mode="bilinear", align_corners=False)
+    expected = (r.double() * shown).sum((0, 2, 3)) / shown.sum()
+    np.testing.assert_allclose(presence_levels(D, D.concepts[i], n=40), expected, atol=1e-5)
+
+
+# ---- by definition, and as often as they say
+
+
+def test_unit_effects_equal_full_passes():
+    S = Segmenter.wrap(planted.two_planes, planted.TWO_PLANES)
+    D = dissect(Generator.wrap(planted.Residual(), planted.Z), S, "block1.conv2", n=16, progress=False)
+    seeds = next(samples(D.seed + 2, 40, 40))
+    before = count_pixels(D, D.generator.generate(seeds)).sum(0)
+    for to in ("zero", "mean"):
+        found = unit_effects(D, n=40, to=to, progress=False)
+        for unit, row in enumerate(found):
+            x = D.generator.generate(seeds, edits=[ablate(D.layer, [unit], to=to)])
+            np.testing.assert_allclose(row, share_removed(before, count_pixels(D, x).sum(0)), atol=1e-5)
+
+
+def test_the_interval_covers_a_planted_share():
+    """Of a made-up population with a known share, over 400 samples: about 99 %."""
+    rng, inside = np.random.default_rng(0), 0
+    concept = Concept("a")
+    for _ in range(400):
+        before = rng.poisson(rng.gamma(2, 20, 100))[:, None]
+        after = rng.binomial(before, rng.beta(4, 6, (100, 1)))
+        effect = Effect("layer", (0,), concept, (concept,), before, after, after[None][:0])
+        low, high = effect.interval
+        inside += low[0] <= 0.6 <= high[0]
+    assert 0.97 <= inside / 400 <= 1
+
+
+# ---- interrupts
+
+
+def test_interrupted_effects_go_on(wired, alone, untouched):
+    untouched(wired.generator.net)
+    part = unit_effects(wired, n=32, progress=interrupting(at=100))
+    known = ~np.isnan(part).any(1)
+    assert known.tolist() == [True] * 3 + [False] * 5
+    D = dataclasses.replace(wired, effects=part)
+    with pytest.raises(ValueError, match=r"effect of 5 of 8 units .*known=D.effects"):
+        D.units("red", by="effect")
+    with pytest.raises(ValueError, match="effect of 5 of 8"):
+        match_and_cause(D, "red")
+    steps = []
+    whole = unit_effects(wired, n=32, progress=lambda *step: steps.append(step), known=part)
+    assert (whole == alone).all()
+    assert steps[-1] == (32 * 6, 32 * 6)
+    assert (unit_effects(wired, n=32, progress=False, known=whole) == alone).all()
+    with pytest.raises(ValueError, match=r"known effects of shape \(7, 3\)"):
+        unit_effects(wired, known=np.zeros((7, 3)), progress=False)
+
+
+def test_interrupted_effect_is_that_of_the_images_seen(wired, untouched):
+    untouched(wired.generator.net)
+    part = ablation_effect(wired, "red", [1], n=96, draws=0, progress=interrupting(at=80))
+    assert (part.n, part.complete) == (32, False)
+    assert "32 images, incomplete" in repr(part)
+    assert (part.after == ablation_effect(wired, "red", [1], n=32, draws=0, progress=False).after).all()
+    gain = insertion_effect(wired, "red", [1], n=96, draws=0, progress=interrupting(at=80))
+    assert (gain.n, gain.complete) == (32, False)
+    with pytest.raises(KeyboardInterrupt):
+        ablation_effect(wired, "red", [1], n=96, draws=0, progress=interrupting(at=1))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (ablation_effect, {"concept": "blau", "k": 1}, "concept 'blau'"),
+        (ablation_effect, {"region": np.ones((4, 8))}, r"region of shape \(4, 8\): layer has 8 x 8 cells"),
+        (ablation_effect, {"k": 9}, "layer has 8 units"),
+        (ablation_effect, {"curve": [3]}, "numbers of units from 1 to 2"),
+        (ablation_effect, {"n": 0}, "n=0: expected at least 1"),
+        (insertion_effect, {"region": np.ones((4, 8))}, r"region of shape \(4, 8\): layer has 8 x 8 cells"),
+        (insertion_effect, {"region": np.zeros((8, 8))}, "region has no cell"),
+        (insertion_effect, {"patch": 9}, "from 1 to 8"),
+        (insertion_effect, {"level": "high"}, "level 'high'"),
+        (average_causal_effect, {"k": 9}, "layer has 8 units"),
+        (compare_rankings, {"by": "iou"}, "expected several rankings"),
+        (compare_rankings, {"by": ["best"]}, "expected 'iou' or 'iqr'"),
+    ],
+)
+def test_more_bad_input(wired, function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(wired, **{"concept": "red", "k": 2, "n": 4, "progress": False} | arguments)
+
+
+def test_a_concept_that_is_never_there(wired):
+    S = Segmenter.wrap(lambda x: (x[:, :1] > 9).int(), ["nothing"])
+    D = dissect(wired.generator, S, "layer", n=16, progress=False)
+    with pytest.raises(ValueError, match=r"nothing is in none of the 8 images: take more \(n=…\)"):
+        ablation_effect(D, "nothing", [0], n=8, progress=False)
+    with pytest.raises(ValueError, match="nothing is in none of the 16 images: give a level"):
+        insertion_effect(D, "nothing", [0], n=8, level="presence", progress=False)
+    with pytest.raises(TypeError, match="no differentiable scores"):
+        unit_gradients(D, n=8, progress=False)

@@ -118,6 +118,13 @@ class TestGenerate:
         nn.init.constant_(net[1].weight, 100)
         assert gl.Generator.wrap(net, Z).generate(range(5)).abs().max() == 1
 
+    def test_grey_images_are_shown_as_colours(self):
+        net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Tanh())
+        x = gl.Generator.wrap(net, Z).generate(range(3))
+        assert x.shape == (3, 3, 2, 2)
+        assert torch.equal(x[:, 0], x[:, 1])
+        assert torch.equal(x[:, 0], x[:, 2])
+
     def test_labels(self):
         """Classes follow their images through the batches."""
 

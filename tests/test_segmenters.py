@@ -172,6 +172,71 @@ class TestEmbedded:
         assert len(set(S.concepts)) == len(S.concepts) == 13
 
 
+class TestMasks:
+    @pytest.fixture
+    def drawn(self):
+        """Masks for the images 0 … 15 of the embedded generator."""
+        return torch.randint(0, 3, (16, 2, 8, 8), generator=torch.Generator().manual_seed(5))
+
+    @pytest.fixture
+    def M(self, G, drawn):
+        return Segmenter.from_masks(G.generate(range(16)), drawn, ["tree", ("red", "color")])
+
+    def test_are_found_again(self, M, G, drawn):
+        """In any order and company, although images are then rounded otherwise."""
+        order = [7, 3, 3, 11, 0]
+        assert torch.equal(M.labels(G.generate(order)), drawn[order])
+        assert torch.equal(M.labels(G.generate([5])), drawn[5:6])
+
+    def test_dissection_is_that_of_a_function_of_the_seed(self, M, G, drawn):
+        batches = [drawn[:8], drawn[8:]]
+        S = Segmenter.wrap(lambda x: batches.pop(0), M.concepts)
+        theirs = gl.dissect(G, S, "layer4", n=16, batch_size=8, progress=False)
+        ours = gl.dissect(G, M, "layer4", n=16, batch_size=8, progress=False)
+        np.testing.assert_array_equal(ours.iou, theirs.iou)
+
+    def test_booleans_are_planes(self, G):
+        images, masks = G.generate([1, 2]), torch.rand(2, 3, 4, 4) > 0.5
+        labels = Segmenter.from_masks(images, masks, ["a", "b", "c"]).labels(images)
+        assert torch.equal(labels > 0, masks)
+        assert all(set(labels[:, c].unique().tolist()) <= {0, c + 1} for c in range(3))
+        single = Segmenter.from_masks(images, masks[:, 0], ["a"]).labels(images)
+        assert torch.equal(single[:, 0], masks[:, 0].long())
+
+    def test_other_images_are_refused(self, M, G):
+        with pytest.raises(ValueError, match="image 1 of 2 is none of the 16 that masks were given for"):
+            M.labels(G.generate([3, 16]))
+
+    @pytest.mark.parametrize(
+        ("masks", "message"),
+        [
+            (
+                torch.zeros(2, 4, 4),
+                r"torch.float32 masks \(2, 1, 4, 4\) for 2 images and 2 concepts; expected integers",
+            ),
+            (torch.zeros(3, 4, 4).int(), r"masks \(3, 1, 4, 4\) for 2 images"),
+            (torch.zeros(2, 3, 4, 4).bool(), r"or booleans \(K, C, h, w\)"),
+            (torch.full((2, 4, 4), 3), r"masks hold 3 … 3; expected 0 … 2"),
+        ],
+    )
+    def test_bad_masks(self, G, masks, message):
+        with pytest.raises(ValueError, match=message):
+            Segmenter.from_masks(G.generate([0, 1]), masks, ["a", "b"])
+
+    def test_fingerprint(self, M, G, drawn):
+        other = Segmenter.from_masks(G.generate(range(16)), drawn.flip(0), M.concepts)
+        assert other.fingerprint != M.fingerprint
+        assert len(M.fingerprint) == 16
+
+
+def test_joined_by_name():
+    S = gl.load_segmenter("scenes+colors")
+    assert S.name == "scenes + colors"
+    assert len(S.concepts) == 24
+    with pytest.raises(ValueError, match="did you mean 'colors'"):
+        gl.load_segmenter("scenes+colours")
+
+
 def test_unknown_segmenter():
     with pytest.raises(ValueError, match="no segmenter 'scene' in ganlens; did you mean 'scenes'"):
         gl.load_segmenter("scene")

@@ -13,6 +13,10 @@ from ganlens.instrument import Edit, Opened, as_edits, hooked, quantile_of, stop
 from ganlens.names import close_match
 from ganlens.statistics import Levels, Scale
 
+LAWS = {
+    "normal": lambda random, z_dim: random.standard_normal(z_dim),
+    "uniform": lambda random, z_dim: random.uniform(-1, 1, z_dim),
+}
 LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels are
 SMALLEST_BATCH = 2  # with a batch of one, torch takes other kernels and rounds differently
 
@@ -30,11 +34,26 @@ class Generator:
         Name of each layer that yields a feature map, in the order of the forward pass, and its (U, H, W).
     name : str
         For tables and messages.
+    law : {"normal", "uniform"}
+        How latents are drawn: standard normal, or uniform in [-1, 1].
+    about : str
+        What is known of the network, where it was read from a file.
     """
 
-    def __init__(self, net: nn.Module, z_dim: int, name: str | None = None, layers: Sequence[str] | None = None):
+    about = ""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        z_dim: int,
+        name: str | None = None,
+        layers: Sequence[str] | None = None,
+        law: str = "normal",
+    ):
+        if law not in LAWS:
+            raise ValueError(close_match("law of latents", law, list(LAWS), "ganlens"))
         self.net = net.eval()
-        self.z_dim, self.name = z_dim, name or type(net).__name__
+        self.z_dim, self.name, self.law = z_dim, name or type(net).__name__, law
         self._lock = RLock()
         self._levels: dict[str, Levels] = {}
         self._closed: dict[str, Opened] = {}
@@ -42,7 +61,7 @@ class Generator:
 
     @staticmethod
     def wrap(net: nn.Module, z_dim: int, name: str | None = None, layers: Sequence[str] | None = None) -> "Generator":
-        """Make a Generator of any network that maps latents (N, Z) to images (N, 3, Y, X) in [-1, 1].
+        """Make a Generator of any network from latents (N, Z) to images in [-1, 1], (N, 3, Y, X) or grey (N, 1, Y, X).
 
         Parameters
         ----------
@@ -93,6 +112,8 @@ class Generator:
         return f"layer {name!r} of {self.name} yields no feature map (N, U, H, W)"
 
     def _image(self, output) -> torch.Tensor:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] == 1:
+            output = output.expand(-1, 3, -1, -1)  # grey
         if not (isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] == 3):
             found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise ValueError(f"{self.name} returned {found}; expected images (N, 3, Y, X) in [-1, 1]")
@@ -112,18 +133,19 @@ class Generator:
     @property
     def fingerprint(self) -> str:
         """Hash of the network's class and of every number in it."""
-        digest = hashlib.sha256(f"{type(self.net).__qualname__} {self.z_dim}".encode())
+        law = "" if self.law == "normal" else f" {self.law}"
+        digest = hashlib.sha256(f"{type(self.net).__qualname__} {self.z_dim}{law}".encode())
         for name, tensor in sorted(self.net.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def sample(self, seeds: Iterable[int] | int) -> torch.Tensor:
-        """Latents (N, Z) of the given seeds: standard normal, each decided by its seed alone.
+        """Latents (N, Z) of the given seeds, each decided by its seed alone; standard normal, unless `law` differs.
 
         The numbers are those of ``numpy.random.RandomState(seed).standard_normal``, which numpy keeps for ever.
         """
-        rows = [np.random.RandomState(seed).standard_normal(self.z_dim) for seed in as_seeds(seeds)]
+        rows = [LAWS[self.law](np.random.RandomState(seed), self.z_dim) for seed in as_seeds(seeds)]
         return torch.from_numpy(np.asarray(rows, np.float32)).to(self.device)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:

@@ -6,15 +6,21 @@ belong to pyplot, like those of ``plt.subplots``: a notebook shows them below th
 """
 
 from ganlens.plots.charts import concept_bars, effect_bars, iou_matrix, layers_bars
+from ganlens.plots.context import context_bars, context_map
+from ganlens.plots.effects import correlation_vs_cause, ranking_curves
 from ganlens.plots.sheets import before_after, images, segmentation, unit_maps, unit_strips
 
 __all__ = [
     "before_after",
     "concept_bars",
+    "context_bars",
+    "context_map",
+    "correlation_vs_cause",
     "effect_bars",
     "images",
     "iou_matrix",
     "layers_bars",
+    "ranking_curves",
     "segmentation",
     "unit_maps",
     "unit_strips",

@@ -90,6 +90,25 @@ class Segmenter:
         """
         return FunctionSegmenter(function, concepts, name)
 
+    @staticmethod
+    def from_masks(images: torch.Tensor, masks: torch.Tensor, concepts: Sequence, name: str = "masks") -> "Segmenter":
+        """Make a segmenter of masks drawn for certain images: see `ganlens.segmenters.masks.MaskSegmenter`."""
+        from ganlens.segmenters.masks import MaskSegmenter
+
+        return MaskSegmenter(images, masks, concepts, name)
+
+    def parts(self, of: Sequence[str | Concept] | None = None) -> "Segmenter":
+        """Divide objects into halves: see `ganlens.segmenters.parts.PartSegmenter`."""
+        from ganlens.segmenters.parts import PartSegmenter
+
+        return PartSegmenter(self, of)
+
+    def __add__(self, other: "Segmenter") -> "Segmenter":
+        """Join two vocabularies: see `ganlens.segmenters.union.UnionSegmenter`."""
+        from ganlens.segmenters.union import UnionSegmenter
+
+        return UnionSegmenter(self, other)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self.concepts)} concepts>"
 
@@ -99,12 +118,8 @@ class FunctionSegmenter(Segmenter):
 
     def __init__(self, function: Callable, concepts: Sequence, name: str | None = None):
         self.function = function
-        self.concepts = tuple(Concept(c) if isinstance(c, str) else Concept(*c) for c in concepts)
+        self.concepts = as_concepts(concepts)
         self.name = name or getattr(function, "__qualname__", type(function).__name__)
-        if not self.concepts:
-            raise ValueError("no concepts given: name at least one, for example ['tree']")
-        if len(set(self.concepts)) < len(self.concepts):
-            raise ValueError("a concept is listed twice; (name, category) pairs must differ")
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         result = self.function(images)
@@ -118,6 +133,16 @@ class FunctionSegmenter(Segmenter):
         if result.is_floating_point():
             return self.planes(result)
         return result if result.ndim == 4 else result[:, None]
+
+
+def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Concept, ...]:
+    """Vocabulary of names and (name, category) pairs; an error if it is empty or lists a concept twice."""
+    concepts = tuple(Concept(c) if isinstance(c, str) else Concept(*c) for c in concepts)
+    if not concepts:
+        raise ValueError("no concepts given: name at least one, for example ['tree']")
+    if len(set(concepts)) < len(concepts):
+        raise ValueError("a concept is listed twice; (name, category) pairs must differ")
+    return concepts
 
 
 def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: str) -> int:

@@ -63,6 +63,7 @@ function render({ model, el }) {
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
+    shade(context, model.get("map"));
     outline(context, pending, color(), 0.18);
     outline(context, new Set(model.get("highlight")), "255, 212, 59", 0.3);
     if (pasting() && pointer) outline(context, moved(model.get("clip"), pointer, grid(), size()).cells, color(), 0.3);
@@ -91,6 +92,18 @@ function render({ model, el }) {
       Object.assign(context, { lineWidth: line, strokeStyle: style });
       context.stroke();
     }
+  }
+
+  /** Lay a map of values in [0, 1] over the picture, dark where nothing would happen, and frame its best cells. */
+  function shade(context, map) {
+    if (!map.length) return;
+    const [rows, columns] = grid(), [width, height] = size();
+    map.forEach((value, cell) => {
+      context.fillStyle = `rgba(0, 0, 0, ${0.65 * (1 - value)})`;
+      const x = ((cell % columns) / columns) * width, y = (Math.floor(cell / columns) / rows) * height;
+      context.fillRect(x, y, width / columns, height / rows);
+    });
+    outline(context, new Set(map.flatMap((value, cell) => (value >= 0.5 ? [cell] : []))), "0, 200, 220", 0);
   }
 
   function trace(context) {
@@ -221,7 +234,7 @@ function render({ model, el }) {
       draw();
     },
   };
-  for (const name of ["highlight", "clip", "radius", "mode", "grid"]) showing[name] = draw;
+  for (const name of ["highlight", "clip", "map", "radius", "mode", "grid"]) showing[name] = draw;
   showing.pixelated = () => before.classList.toggle("ganlens-pixelated", model.get("pixelated"));
   for (const [name, show] of Object.entries(showing)) {
     model.on(`change:${name}`, show);

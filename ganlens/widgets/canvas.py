@@ -11,9 +11,12 @@ import torch
 import traitlets
 
 from ganlens.causal import unit_effects
+from ganlens.context import where
 from ganlens.dissection import Dissection
 from ganlens.images import encode, grid, resize
 from ganlens.instrument import Abandoned, Edit, ablate, insert
+from ganlens.optimization import optimize_units
+from ganlens.rankings import unit_gradients
 from ganlens.recipe import Recipe, Renderer, as_recipe
 from ganlens.widgets.controls import MODES, ORDERS, Cancelled, Controls
 from ganlens.widgets.panel import Panel
@@ -45,8 +48,8 @@ class InterventionCanvas(Panel, w.VBox):
         Whose units to force.
     count : int
         How many of the concept's units.
-    order : {"iou", "effect"}
-        What its units are ranked by; the first use of "effect" measures `unit_effects`.
+    order : {"iou", "effect", "gradient", "ace"}
+        What its units are ranked by, see `Dissection.units`; what is not known yet is measured first.
     level : str
         What *add* forces units to: a quantile of theirs, such as ``"q0.995"``.
     width : int
@@ -251,6 +254,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.observe(lambda change: self._choose_units(), ["concept", "count", "order"])
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
+        self.observe(lambda change: self.show_where(), ["seed", "units", "concept", "layer"])
         self.observe(lambda change: (self.strip.show(self.seed), self._refresh()), "seed")
 
     def _receive(self, message: dict) -> None:
@@ -316,12 +320,12 @@ class InterventionCanvas(Panel, w.VBox):
     def _choose_units(self) -> None:
         if self.concept is None:
             return
-        if self.order == "effect" and self.D.effects is None:
+        if not self.D.ranks(self.concept, self.order):
             self.controls.cancelled.clear()
-            self.long_worker.request("effects", self._measure_effects)
-        else:
-            self.units = self._units_of(self.concept)
-            self.unit = self.units[0]
+            self.long_worker.request("order", self._measure_order)
+            return
+        self.units = self._units_of(self.concept)
+        self.unit = self.units[0]
 
     def _show_layer(self) -> None:
         self.brush.grid = self.shape
@@ -342,6 +346,13 @@ class InterventionCanvas(Panel, w.VBox):
         self.list.rows = [{"label": s.label, "on": s.on, "cells": len(s.cells)} for s in strokes]
         self.controls.undo.disabled, self.controls.redo.disabled = not past, not future
         self.brush.label = f"generated image, seed {self.seed}, {len(self.edits)} edits; paint to {self.mode}"
+
+    def show_where(self) -> None:
+        """Light up the cells in which adding the units would draw the concept, if that is asked for."""
+        if self.controls.where.value:
+            self.long_worker.request("where", self._map_where)
+        else:
+            self.brush.map = []
 
     # ---- jobs: these run on the worker's thread
 
@@ -390,14 +401,29 @@ class InterventionCanvas(Panel, w.VBox):
         with torch.inference_mode():
             return self.D.segmenter.labels(x)[0].cpu().numpy()
 
-    def _measure_effects(self) -> None:
-        D = self.D
+    def _measure_order(self) -> None:
+        D, concept, order = self.D, self.concept, self.order
         try:
-            with self.controls.progress("effects") as tell:
-                D.effects = unit_effects(D, progress=tell)
-        except Cancelled:
+            with self.controls.progress(order) as tell:
+                if order == "effect":
+                    D.effects = unit_effects(D, progress=tell)
+                elif order == "gradient":
+                    D.keep_ranking(order, unit_gradients(D, progress=tell))
+                elif order == "ace":
+                    D.keep_ranking(order, optimize_units(D, concept, progress=tell).alpha, concept)
+        except Exception as error:
             self.order = "iou"
+            if not isinstance(error, Cancelled):
+                raise
         self._choose_units()
+
+    def _map_where(self) -> None:
+        """Try every cell of the image as it was before the edits."""
+        if self.concept is None or not self.units:
+            self.controls.where.value = False
+            raise ValueError("where can what go? Choose a concept first")
+        pixels = where(self.D, self.concept, self.seed, self.units, level=self.level)
+        self.brush.map = (pixels / max(pixels.max(), 1)).clip(0, 1).flatten().tolist()
 
     def _query(self, region: np.ndarray) -> None:
         r = self.renderer.features(self.seed, self.edits, self.layer)[0]

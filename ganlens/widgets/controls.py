@@ -18,7 +18,7 @@ TIPS = [
     "remember what the units do where you paint",
     "put what was remembered somewhere else, in this image or another",
 ]
-ORDERS = {"highest IoU": "iou", "largest effect": "effect"}
+ORDERS = {"highest IoU": "iou", "largest effect": "effect", "gradient": "gradient", "optimised together": "ace"}
 
 
 class Cancelled(Exception):
@@ -61,6 +61,10 @@ class Controls:
         self.earlier = button("‹", "previous seed (P)", lambda: canvas.step(-1), canvas)
         self.later = button("›", "next seed (N)", lambda: canvas.step(1), canvas)
         self.aside = w.ToggleButton(description="side by side", tooltip="show the image without edits beside it")
+        self.where = w.ToggleButton(
+            description="where can it go?",
+            tooltip="light up the cells in which adding the units would draw the concept",
+        )
         self.png = button("save PNG", "download the image", self._save_png, canvas)
         self.json = button("save recipe", "download the edits, to replay them in Python", self._save_recipe, canvas)
         self.upload = w.FileUpload(accept=".json", description="open recipe", tooltip="show a saved recipe")
@@ -68,7 +72,7 @@ class Controls:
         self.bar, self.stop = w.IntProgress(max=100), button("cancel", "stop this", self.cancelled.set, canvas)
         self.long = w.HBox([self.bar, self.stop], layout=w.Layout(display="none"))
         self.failure, self.readout, self.answer = w.HTML(), w.HTML(), w.HTML()
-        for one in (self.undo, self.redo, self.reset, self.png, self.json, self.upload, self.aside):
+        for one in (self.undo, self.redo, self.reset, self.png, self.json, self.upload, self.aside, self.where):
             one.layout.width = "auto"
         self._bind()
 
@@ -77,6 +81,7 @@ class Controls:
             self._follow(trait, self.modes if trait == "mode" else getattr(self, trait))
         self._follow("units", self.units, write_units, parse_units)
         self.canvas.observe(lambda change: setattr(self.failure, "value", change["new"]), "failure")
+        self.where.observe(lambda change: self.canvas.show_where(), "value")
         self.aside.observe(lambda change: self._put_aside(change["new"]), "value")
         self.upload.observe(lambda change: self._open_recipe(), "value")
 
@@ -171,7 +176,7 @@ class Controls:
                 row(*choice, self.concept, self.count, self.order),
                 self.units,
                 row(self.radius, self.strength),
-                row(self.undo, self.redo, self.reset),
+                row(self.undo, self.redo, self.reset, self.where),
                 canvas.list,
                 self.answer,
                 self.readout,

@@ -91,6 +91,7 @@ class Brush(Part):
     mode = traitlets.Unicode("remove").tag(sync=True)
     highlight = traitlets.List().tag(sync=True)
     clip = traitlets.Dict().tag(sync=True)
+    map = traitlets.List().tag(sync=True)
     before = traitlets.Bytes().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)

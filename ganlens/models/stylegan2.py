@@ -1,0 +1,228 @@
+"""StyleGAN2 (Karras et al., CVPR 2020) and StyleGAN2-ADA (NeurIPS 2020), in plain PyTorch.
+
+The formulas are those of the papers; names, paddings and gains are facts taken from the published code,
+github.com/rosinality/stylegan2-pytorch and github.com/NVlabs/stylegan2-ada-pytorch, so that their files fit.
+
+A layer that is modulated by a style yields feature maps (N, U, H, W) under the name that it has in the file, and its
+style, one number per input channel, as (N, C, 1, 1) under that name and ``.style``: both can be dissected and edited.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+EPSILON = 1e-8
+
+
+def unit_square(x: torch.Tensor) -> torch.Tensor:
+    """Scale rows of x (N, Z) to a mean square of 1."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
+
+
+def activated(r: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(r, 0.2) * 2**0.5
+
+
+def default_kernel() -> torch.Tensor:
+    """The smoothing kernel (4, 4), scaled for pictures in which three of four cells are zero."""
+    row = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    return torch.outer(row, row) / 16
+
+
+def smoothed(r: torch.Tensor, kernel: torch.Tensor, side: int) -> torch.Tensor:
+    """Smooth r (N, U, 2H+1, 2W+1), the transposed convolution by ``side`` cells, to (N, U, 2H, 2W)."""
+    extra = len(kernel) - 2 - (side - 1)
+    before, after = (extra + 1) // 2 + 1, extra // 2 + 1
+    n, u = r.shape[:2]
+    r = F.pad(r.flatten(0, 1)[:, None], (before, after, before, after))
+    return F.conv2d(r, kernel.flip(0, 1)[None, None]).unflatten(0, (n, u)).squeeze(2)
+
+
+def doubled(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, Y, X), doubled and smoothed to (N, C, 2Y, 2X)."""
+    n, c, y, x = image.shape
+    start = len(kernel) - 2 - (len(kernel) - 1) // 2
+    big = F.conv_transpose2d(image.flatten(0, 1)[:, None], kernel[None, None], stride=2)
+    return big[..., start : start + 2 * y, start : start + 2 * x].unflatten(0, (n, c)).squeeze(2)
+
+
+class Dense(nn.Module):
+    """Linear map with equalised learning rate: weights times rate / sqrt(fan-in), biases times rate."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, rate: float = 1.0, active: bool = False):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.rate, self.active = rate, active
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.linear(x, self.weight * (self.rate / self.weight.shape[1] ** 0.5), self.bias * self.rate)
+        return activated(x) if self.active else x
+
+
+class Style(Dense):
+    """The style of a layer, as maps of one cell: w (N, W) to (N, C, 1, 1)."""
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return super().forward(w)[..., None, None]
+
+
+class Constant(nn.Module):
+    """The learned constant (C, H, W) with which every image starts."""
+
+    def __init__(self, value: torch.Tensor):
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return self.value.expand(len(w), -1, -1, -1)
+
+
+class Layer(nn.Module):
+    """Modulated and demodulated convolution, noise, bias, leaky ReLU.
+
+    Instead of one convolution per image with its own weights, the input is scaled by the style and the output by the
+    demodulation, which is the same (Karras et al., CVPR 2020, section 2.2).
+
+    Parameters
+    ----------
+    weight : Tensor (U, C, k, k)
+    style : Style
+        Gives one number per input channel.
+    bias : Tensor (U,)
+    noise : Tensor (H, W)
+        Fixed noise, its strength included.
+    kernel : Tensor (L, L), optional
+        Where given, the layer doubles the resolution and smooths with it.
+    scale : float
+        Constant factor of the weights.
+    clamp : float, optional
+        Largest absolute value of the output.
+    """
+
+    def __init__(self, weight, style: Style, bias, noise, kernel=None, scale: float = 1.0, clamp: float | None = None):
+        super().__init__()
+        self.weight, self.style, self.bias = nn.Parameter(weight), style, nn.Parameter(bias)
+        self.register_buffer("noise", noise)
+        self.register_buffer("kernel", kernel)
+        self.scale, self.clamp = scale, clamp
+
+    def forward(self, r: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        s = self.style(w)  # (N, C, 1, 1)
+        weight = self.weight * self.scale
+        size = torch.einsum("uckl,nc->nu", weight.square(), s[..., 0, 0].square())
+        r, side = r * s, weight.shape[-1]
+        if self.kernel is None:
+            r = F.conv2d(r, weight, padding=side // 2)
+        else:
+            r = smoothed(F.conv_transpose2d(r, weight.transpose(0, 1), stride=2), self.kernel, side)
+        r = r * torch.rsqrt(size + EPSILON)[..., None, None] + self.noise
+        r = activated(r + self.bias[:, None, None])
+        return r if self.clamp is None else r.clamp(-self.clamp, self.clamp)
+
+
+class Paint(nn.Module):
+    """Modulated linear map from features to colours, added to ``below`` where that is given."""
+
+    def __init__(self, weight, style: Style, bias, kernel, clamp: float | None = None):
+        super().__init__()
+        self.weight, self.style, self.bias = nn.Parameter(weight), style, nn.Parameter(bias)
+        self.register_buffer("kernel", kernel)
+        self.clamp = clamp
+
+    def forward(self, r: torch.Tensor, w: torch.Tensor, below: torch.Tensor | None = None) -> torch.Tensor:
+        r = F.conv2d(r * self.style(w), self.weight / self.weight.shape[1] ** 0.5, self.bias)
+        r = r if self.clamp is None else r.clamp(-self.clamp, self.clamp)
+        return r if below is None else r + below
+
+
+class StyleMapping(nn.Module):
+    """Latents z (N, Z), and classes where ``embed`` is given, to w (N, W)."""
+
+    def __init__(self, layers: Sequence[Dense], embed: Dense | None = None, label: int = 0):
+        super().__init__()
+        self.layers, self.embed = nn.Sequential(*layers), embed
+        self.register_buffer("label", torch.tensor(label))
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        x = unit_square(z)
+        if self.embed is not None:
+            x = torch.cat([x, unit_square(self.embed(self.one_hot(labels, len(z)).to(z)))], 1)
+        elif labels is not None and labels.numel():
+            raise ValueError("labels were given, but this generator knows no classes; leave them away")
+        return self.layers(x)
+
+    def one_hot(self, labels: torch.Tensor | None, n: int) -> torch.Tensor:
+        """Labels as weights (N, classes): from classes (N,), or weights as they are; the default class if None."""
+        classes = self.embed.weight.shape[1]
+        labels = self.label.expand(n) if labels is None else torch.as_tensor(labels, device=self.label.device)
+        if tuple(labels.shape) == (n, classes):
+            return labels
+        if labels.ndim != 1 or labels.is_floating_point() or not (labels.min() >= 0 and labels.max() < classes):
+            raise ValueError(f"labels: expected whole numbers (N,) in 0 … {classes - 1}, or weights (N, {classes})")
+        return F.one_hot(labels.long(), classes)
+
+
+class StyleGenerator(nn.Module):
+    """Latents (N, Z) to images (N, C, Y, X).
+
+    Parameters
+    ----------
+    mapping : StyleMapping
+    mean : Tensor (W,)
+        Mean of w, towards which truncation draws.
+    modules : mapping of str to Module
+        By dotted name and in their order: one `Constant`, then `Layer` s, and a `Paint` for each resolution.
+    truncation : float
+        Factor psi of w - mean; 1 is none.
+    sums : bool
+        Whether the output of a `Paint` includes what was painted before it, as in rosinality's code; in NVIDIA's the
+        sum is taken outside of it.
+    """
+
+    def __init__(self, mapping, mean, modules: Mapping[str, nn.Module], truncation: float = 1.0, sums: bool = True):
+        super().__init__()
+        self.mapping, self.sums = mapping, sums
+        self.register_buffer("mean", mean)
+        self.register_buffer("truncation", torch.tensor(float(truncation)))
+        self.names = list(modules)
+        for name, module in modules.items():
+            place(self, name, module)
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        w = self.mean + self.truncation * (self.mapping(z, labels) - self.mean)
+        image = r = None
+        for name in self.names:
+            module = self.get_submodule(name)
+            if isinstance(module, Constant):
+                r = module(w)
+            elif isinstance(module, Layer):
+                r = module(r, w)
+            else:
+                below = None if image is None else doubled(image, module.kernel)
+                image = module(r, w, below) if self.sums or below is None else module(r, w) + below
+        return image
+
+
+def place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Add a module under a dotted name; what lies between becomes empty modules."""
+    *folders, last = name.split(".")
+    for folder in folders:
+        if folder not in root._modules:
+            root.add_module(folder, nn.Module())
+        root = root._modules[folder]
+    root.add_module(last, module)
+
+
+def mean_of(mapping: StyleMapping, z_dim: int) -> torch.Tensor:
+    """Mean of w over 4096 fixed latents, for files that do not say it."""
+    z = np.random.RandomState(0).standard_normal((4096, z_dim)).astype(np.float32)
+    with torch.no_grad():
+        return mapping(torch.from_numpy(z)).mean(0)
+
+
+def fixed_noise(index: int, size: int) -> torch.Tensor:
+    """Noise (H, W) for files that contain none; numpy keeps these numbers."""
+    return torch.from_numpy(np.random.RandomState(index).standard_normal((size, size)).astype(np.float32))
