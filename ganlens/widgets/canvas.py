@@ -102,6 +102,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.image = self.before = self.shown_seed = None
         self.spent = np.inf  # seconds that the last image took
         self.labels: dict[int, np.ndarray] = {}
+        self.on_levels: dict[str, torch.Tensor] = {}  # by layer, what *add* forces its units to
         self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
         height, length = self.generator.image_shape[1:]
         scale = width / max(height, length)
@@ -217,8 +218,10 @@ class InterventionCanvas(Panel, w.VBox):
             raise ValueError("no units to paint with: choose a concept, or type unit numbers such as 3, 17, 40-43")
         if mode == "remove":
             return ablate(self.layer, self.units, region, strength=self.strength)
-        quantile = float(self.level.removeprefix("q")) if self.level != "mean" else None
-        levels = self.D.levels.mean() if quantile is None else self.D.levels.quantile(quantile)
+        if self.layer not in self.on_levels:
+            levels, quantile = self.D.levels, self.level.removeprefix("q")
+            self.on_levels[self.layer] = levels.mean() if quantile == "mean" else levels.quantile(float(quantile))
+        levels = self.on_levels[self.layer]
         return insert(self.layer, self.units, levels[list(self.units)].tolist(), region, self.strength)
 
     def _label(self, mode: str) -> str:
@@ -299,6 +302,8 @@ class InterventionCanvas(Panel, w.VBox):
 
     @traitlets.validate("edits")
     def _check_edits(self, proposal) -> tuple[Edit, ...]:
+        if proposal["value"] == self.history.edits:
+            return proposal["value"]  # they were checked when they were painted
         try:
             for edit in proposal["value"]:
                 self.generator.check_edit(edit)
