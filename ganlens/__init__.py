@@ -13,6 +13,9 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "models.classifier",
+    "Comparison": "comparison",
+    "ComparisonView": "widgets.comparison",
     "Concept": "segmenters.base",
     "Context": "context",
     "Dissection": "dissection",
@@ -27,19 +30,26 @@ _HOMES = {
     "ablate": "instrument",
     "ablation_effect": "causal",
     "average_causal_effect": "insertion",
+    "class_accuracy": "accuracy",
+    "compare": "comparison",
     "compare_rankings": "rankings",
     "context": "context",
     "dissect": "matching",
+    "find_artifacts": "artifacts",
+    "important_units": "importance",
     "insert": "instrument",
     "insertion_effect": "insertion",
     "list_models": "models",
     "load_generator": "models",
     "load_segmenter": "segmenters",
     "match_and_cause": "rankings",
+    "match_units": "correspondence",
     "minimal_units": "selection",
     "optimize_units": "optimization",
     "plots": "plots",
     "replay": "recipe",
+    "report": "report",
+    "segmentation_distance": "areas",
     "unit_effects": "causal",
     "unit_gradients": "rankings",
     "where": "context",
@@ -62,10 +72,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """A package in which `context` is the function: Python would bind that name to the module it comes from."""
+    """A package in which `context` and `report` are functions: Python would bind these names to their modules."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name == "context" and isinstance(value, ModuleType)):
+        if not (name in ("context", "report") and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -4,25 +4,30 @@ The yardstick is the overhead factor: CPU time of a dissection over the CPU time
 pass over the same images, both on one thread, taking turns in one process, so that a noisy machine disturbs both alike.
 """
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 
 import torch
 
 from ganlens.causal import unit_effects
+from ganlens.context import context
 from ganlens.counting import BATCH
 from ganlens.dissection import Dissection
 from ganlens.matching import default_batch, dissect
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.progan import ProgressiveGenerator
+from ganlens.models.rewriting import rewrite
 from ganlens.optimization import EVERY, optimize_units
 from ganlens.segmenters import load_segmenter
 from ganlens.segmenters.base import Concept, Segmenter
 
 
-def main(n: int = 500, rounds: int = 3, large: bool = False, causal: bool = False) -> list[dict]:
+def main(
+    n: int = 500, rounds: int = 3, large: bool = False, causal: bool = False, networks: bool = False
+) -> list[dict]:
     """Overhead factors of the embedded networks, and of large ones with random weights.
 
     Parameters
@@ -34,27 +39,79 @@ def main(n: int = 500, rounds: int = 3, large: bool = False, causal: bool = Fals
     large : bool
         Also a 256-pixel Progressive GAN with SegFormer-b0.
     causal : bool
-        Also `ganlens.unit_effects` and `ganlens.optimize_units`, over the passes behind the layer that they need.
+        Also `ganlens.context`, `ganlens.unit_effects` and `ganlens.optimize_units`, over the passes behind the layer
+        that they need.
+    networks : bool
+        Also the 256-pixel Progressive GAN by itself: rewritten for speed, and behind a layer, over its whole pass.
     """
     torch.set_num_threads(1)
     rows = measure("embedded", load_generator(), load_segmenter(), "layer4", n, rounds)
     if large:
-        G = Generator.wrap(ProgressiveGenerator(), 512, "Progressive GAN, 256 px, random weights")
-        rows += measure("Progressive GAN + SegFormer-b0", G, random_segformer(), "layer4", n, rounds, one_layer=True)
-    return rows + (measure_causal(load_generator(), load_segmenter(), "layer5", rounds) if causal else [])
+        segformer = random_segformer()
+        rows += measure("Progressive GAN + SegFormer-b0", progressive(), segformer, "layer4", n, rounds, one_layer=True)
+    rows += measure_causal(load_generator(), load_segmenter(), "layer4", rounds) if causal else []
+    return rows + (measure_networks(ProgressiveGenerator(), rounds) if networks else [])
+
+
+def progressive(net: ProgressiveGenerator | None = None) -> Generator:
+    """A Progressive GAN of random weights, 256 pixels unless it is given."""
+    net = net or ProgressiveGenerator()
+    layers = [name for name, _ in net.named_children() if name.startswith("layer")]
+    units = net.layer1.scaled.conv.weight.shape[1]
+    return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers, output="tanh")
+
+
+def measure_networks(net: ProgressiveGenerator, rounds: int, n: int = 8) -> list[dict]:
+    """Times of ``n`` images over those of the plain network: rewritten, in half precision, and behind its layers."""
+    plain, *others = (progressive(copy.deepcopy(net)) for _ in range(3))
+    for G, dtype in zip(others, (torch.float32, torch.bfloat16), strict=True):
+        rewrite(G, dtype)
+    cases = {"plain": plain, "rewritten": others[0], "rewritten, bfloat16": others[1]}
+    functions = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in cases.items()}
+    for layer in list(plain.layers)[3::3]:
+        opened = plain.open(layer, range(n))
+        functions[f"plain, behind {layer}"] = lambda n, opened=opened: opened.resume(opened.features)
+    times: dict[str, list[float]] = {case: [] for case in functions}
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for case, function in functions.items():
+                times[case].append(cpu_time(function, n))
+    times = {case: seconds[1:] for case, seconds in times.items()}  # the first compiles and caches
+    return ratios("Progressive GAN", times, "plain", n)
+
+
+def ratios(name: str, times: Mapping[str, list[float]], reference: str, n: int) -> list[dict]:
+    """A row for each case: its median time, and the median of its ratios to the reference, round by round."""
+    return [
+        {
+            "networks": name,
+            "case": case,
+            "ms_per_image": 1000 * median(seconds) / n,
+            "overhead": median(s / f for s, f in zip(seconds, times[reference], strict=True)),
+        }
+        for case, seconds in times.items()
+    ]
 
 
 def measure_causal(
-    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 160, n: int = 128
+    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 160, n: int = 128, seen: int = 16
 ) -> list[dict]:
-    """Overhead factors of `unit_effects` on some units and of `optimize_units`; an image is a pass behind the layer."""
+    """Overhead factors of what is measured behind one layer; an image is a pass behind the layer and the segmenter.
+
+    Of `context` on ``seen`` images, of `unit_effects` on ``count`` units, and of `optimize_units`.
+    """
     D = dissect(G, S, layer, n=64, progress=False)
-    concept, units = D.concepts[S.index("tree")], range(count)
-    pairs = {
-        f"unit_effects, {len(units)} units": (
-            BATCH * (len(units) + 1),
-            lambda _: passes_forward(D, BATCH, len(units)),
-            lambda _: unit_effects(D, units, n=BATCH, progress=False),
+    concept, cells = D.concepts[S.index("tree")], D.shape[0] * D.shape[1]
+    cases = {
+        f"context, {cells} cells, {seen} image{'s' * (seen > 1)}": (
+            seen * (cells + 1),
+            lambda _: [passes_forward(D, min(cells, BATCH), -(-cells // BATCH), image=seed) for seed in range(seen)],
+            lambda _: context(D, concept, range(min(20, len(D.iou))), n=seen, draws=0, progress=False),
+        ),
+        f"unit_effects, {count} unit{'s' * (count > 1)}": (
+            BATCH * (count + 1),
+            lambda _: passes_forward(D, BATCH, count),
+            lambda _: unit_effects(D, range(count), n=BATCH, progress=False),
         ),
         f"optimize_units, {steps} steps": (
             16 * steps,
@@ -66,10 +123,9 @@ def measure_causal(
         ),
     }
     rows = []
-    for case, (images, floor, function) in pairs.items():
-        times = [(cpu_time(function, images), cpu_time(floor, images)) for _ in range(rounds + 1)][
-            1:
-        ]  # the first compiles and caches
+    for case, (images, floor, function) in cases.items():
+        times = [(cpu_time(function, images), cpu_time(floor, images)) for _ in range(rounds + 1)]
+        times = times[1:]  # the first compiles and caches
         seconds, overhead = median(a for a, _ in times), median(a / b for a, b in times)
         rows.append(
             {"networks": "embedded", "case": case, "ms_per_image": 1000 * seconds / images, "overhead": overhead}
@@ -77,13 +133,14 @@ def measure_causal(
     return rows
 
 
-def passes_forward(D: Dissection, n: int, times: int) -> None:
-    """Passes behind the layer and through the segmenter, of n images, after a whole one."""
-    opened = D.generator.open(D.layer, range(n))
-    D.segmenter.labels(opened.image)
+def passes_forward(D: Dissection, n: int, times: int, image: int | None = None) -> None:
+    """Passes behind the layer and through the segmenter, of n images or n times one, after a whole one."""
+    opened = D.generator.open(D.layer, range(n) if image is None else image)
     with torch.inference_mode():
+        D.segmenter.labels(opened.image)
+        features = opened.features.expand(n, -1, -1, -1).contiguous()
         for _ in range(times):
-            D.segmenter.labels(opened.resume(opened.features))
+            D.segmenter.labels(opened.resume(features))
 
 
 def passes_backward(D: Dissection, concept: Concept, n: int, times: int) -> None:
@@ -113,16 +170,7 @@ def measure(
     for _ in range(rounds):
         for case, function in cases.items():
             times[case].append(cpu_time(function, n))
-    floor = times["networks alone"]
-    return [
-        {
-            "networks": name,
-            "case": case,
-            "ms_per_image": 1000 * median(seconds) / n,
-            "overhead": median(s / f for s, f in zip(seconds, floor, strict=True)),
-        }
-        for case, seconds in times.items()
-    ]
+    return ratios(name, times, "networks alone", n)
 
 
 def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:

@@ -7,16 +7,16 @@ sample s, sample s + 1 measures and sample s + 2 ranks units, so that a ranking 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
-from ganlens.counting import BATCH, count_pixels, count_under, edited, samples
-from ganlens.dissection import Dissection
-from ganlens.instrument import Edit, ablate
+from ganlens.counting import BATCH, count_pixels, count_under, edited, middle_of, random_sets, resamples, samples
+from ganlens.dissection import Dissection, check_dissection
+from ganlens.given import images, sample, several, shown
+from ganlens.instrument import Edit, ablate, as_array, as_units
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, concept_index
-
-CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,14 @@ class Effect:
         return middle_of(share_removed(draws @ self.before, draws @ self.after))
 
     @property
+    def random_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the 99 % interval of the mean of ``random`` over the sets (C,), (C,); nan where there is no set."""
+        if not len(self.random_after):
+            return (np.full(len(self.concepts), np.nan),) * 2
+        draws = resamples(self.n)
+        return middle_of(share_removed(draws @ self.before, draws @ self.random_after.mean(0)))
+
+    @property
     def low(self) -> np.ndarray:
         """Lower end of `interval` (C,)."""
         return self.interval[0]
@@ -129,24 +137,10 @@ class Effect:
         )
 
 
-# ---- shares and intervals
-
-
 def share_removed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 - after / before, and 0 where there was nothing before; arrays broadcast."""
     before, after = np.broadcast_arrays(np.asarray(before, float), np.asarray(after, float))
     return np.divide(before - after, before, out=np.zeros(before.shape), where=before > 0)
-
-
-def resamples(n: int, draws: int = 1000) -> np.ndarray:
-    """How often each of n images is drawn in each of some bootstrap samples (draws, n), from a fixed seed."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws)
-
-
-def middle_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the middle 99 % of bootstrapped values (draws, …)."""
-    tail = (1 - CONFIDENCE) / 2
-    return np.quantile(values, tail, 0), np.quantile(values, 1 - tail, 0)
 
 
 # ---- effects
@@ -199,7 +193,7 @@ def ablation_effect(
     Raises
     ------
     ValueError
-        No image of the sample shows the concept; more units than the layer has; a region that does not fit the layer.
+        The images do not show the concept; more units than the layer has; a region that does not fit the layer.
 
     Examples
     --------
@@ -210,7 +204,8 @@ def ablation_effect(
     >>> [len(part.units) for part in effect.curve], effect.random.shape
     ([1, 2, 3, 4], (2, 13))
     """
-    concept_index(D.concepts, concept, D.origin["segmenter"])
+    concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
+    n = images(n)
     orders = {"": units_or_best(D, concept, units, k)}
     sizes = check_steps(curve, len(orders[""]))
     return effects_of(D, concept, orders, sizes, n, to, region, draws, seed, progress, inside)[""]
@@ -230,12 +225,12 @@ def effects_of(
     inside: bool = False,
 ) -> dict[str, Effect]:
     """Effects of the first units of each order, for each of several sizes, in one pass over the images."""
-    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    n, i = images(n), concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
     for units in orders.values():
         D.check_units(units)
     sets = [*orders.values(), *random_sets(D, max(sizes), draws)]
     edits = [ablate(D.layer, units[:size], region, to) for units in sets for size in sizes]
-    where = None if region is None or not inside else [np.asarray(region, float)] * n
+    where = None if region is None or not inside else [np.asarray(edits[0].region)] * n
     counted = count_under(D, edits, n, seed, progress, where)
     check_present(D.concepts[i], counted.before[:, i].sum(), len(counted.before))
     after, changed = (a.reshape(len(sets), len(sizes), *a.shape[1:]) for a in (counted.after, counted.changed))
@@ -261,35 +256,41 @@ def effects_of(
     return found
 
 
-def random_sets(D: Dissection, k: int, draws: int) -> list[list[int]]:
-    """Random sets of ``k`` units to compare with, always the same."""
-    random = np.random.default_rng(0)
-    return [random.choice(len(D.iou), k, replace=False).tolist() for _ in range(draws)]
-
-
 def units_or_best(D: Dissection, concept: str | Concept, units: Sequence[int] | None, k: int) -> list[int]:
-    """The given units, or else the ``k`` with the highest IoU."""
+    """The given units, or else the ``k`` with the highest IoU, where the dissection's sample can tell."""
     if units is not None:
-        D.check_units(units)
-        return list(units)
+        return as_units_of(D, units)
     check_count(D, k)
-    return D.units(concept, k)
+    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    if not D.area[i]:
+        raise ValueError(
+            f"{D.concepts[i]} is in none of the {D.n} images of this dissection, so that no unit matches it; "
+            "dissect more images, or say which units you mean: units=[…]"
+        )
+    return D.units(D.concepts[i], k)
+
+
+def as_units_of(D: Dissection, units: Sequence[int]) -> list[int]:
+    """Units of a layer, each once and at least one; ValueError otherwise."""
+    units = several("units", units, "unit numbers, at least one, for example [3, 17]")
+    check_dissection(D).check_units(units)
+    return list(as_units(list(map(int, units))))
 
 
 def check_count(D: Dissection, k: int) -> None:
     """ValueError if a layer has no ``k`` units."""
-    if not 1 <= k <= len(D.iou):
-        raise ValueError(f"k={k}: {D.layer} has {len(D.iou)} units; expected at least 1 and no more than that")
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= len(D.iou):
+        raise ValueError(f"k={shown(k)}: {D.layer} has {len(D.iou)} units; expected at least 1 and no more than that")
 
 
 def check_steps(curve: bool | Sequence[int], k: int) -> list[int]:
     """Sizes of the sets of a curve, ``k`` last; ValueError if one is not among 1 … k."""
     if isinstance(curve, bool):
         return list(range(1, k + 1)) if curve else [k]
-    sizes = sorted({*map(int, curve), k})
-    if sizes[0] < 1 or sizes[-1] > k:
-        raise ValueError(f"curve={list(curve)}: expected numbers of units from 1 to {k}")
-    return sizes
+    given = several("curve", curve, f"True, False, or numbers of units from 1 to {k}")
+    if not all(isinstance(size, Integral) and 1 <= size <= k for size in given):
+        raise ValueError(f"curve={shown(curve)}: expected numbers of units from 1 to {k}")
+    return sorted({*map(int, given), k})
 
 
 def check_present(concept: Concept, pixels: int, n: int) -> None:
@@ -320,14 +321,12 @@ def unit_effects(
 
     Parameters
     ----------
-    D : Dissection
-        With its generator and segmenter.
+    D, to
+        As for `ablation_effect`.
     units : sequence of int, optional
         All units by default.
     n : int
         Number of images; their features are kept in memory until the end.
-    to : {"zero", "mean"}
-        Level of the ablation.
     seed : int, optional
         Which sample; by default the one two after the dissection's, so that rankings can be judged on other images.
     progress : bool or callable
@@ -343,13 +342,12 @@ def unit_effects(
     >>> gl.unit_effects(D, [3, 7], n=2, progress=False).shape
     (2, 13)
     """
-    units = list(range(len(D.iou)) if units is None else units)
-    D.check_units(units)
+    n, units = images(n), list(range(len(check_dissection(D).iou))) if units is None else as_units_of(D, units)
     effects = as_known(known, (len(units), len(D.concepts)))
     left = np.flatnonzero(np.isnan(effects).any(1))
     if not len(left):
         return effects
-    generator, seed = D.attached("generator"), D.seed + 2 if seed is None else seed
+    generator, seed = D.attached("generator"), sample(seed, D.seed + 2)
     edits = [ablate(D.layer, [units[row]], to=to) for row in left]
     batches, before = [], 0
     with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
@@ -370,7 +368,7 @@ def unit_effects(
 
 def as_known(known: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     """A copy of earlier effects (U, C), or nan; ValueError if they are of another shape."""
-    known = np.full(shape, np.nan) if known is None else np.array(known, float)
+    known = np.full(shape, np.nan) if known is None else as_array("known effects", known).copy()
     if known.shape != shape:
         raise ValueError(f"known effects of shape {known.shape}: expected {shape}, from the same units and concepts")
     return known

@@ -73,6 +73,13 @@ def picture_file(text: str) -> Path:
     return Path(text)
 
 
+def page_file(text: str) -> Path:
+    """Type of a path whose ending names a page."""
+    if Path(text).suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name that ends in .html")
+    return Path(text)
+
+
 PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 RULES = ("quantile", "iqr", "iou")  # those of ganlens.matching, which takes too long to import for --help
 HOW_RULES = (
@@ -99,10 +106,9 @@ def models(args) -> None:
     from ganlens.models import list_models
     from ganlens.segmenters import SEGMENTERS
 
-    known = {"generator": list_models(), "segmenter": SEGMENTERS}
     if args.json:
-        return emit_json({f"{kind}s": about for kind, about in known.items()})
-    emit("\n\n".join(table([{kind: n, "about": a} for n, a in about.items()]) for kind, about in known.items()))
+        return emit_json({"generators": list_models().rows(), "segmenters": SEGMENTERS})
+    emit(f"{list_models()}\n\n{table([{'segmenter': name, 'about': about} for name, about in SEGMENTERS.items()])}")
 
 
 @command(
@@ -160,7 +166,8 @@ def dissect(args) -> int:
     from ganlens.segmenters import load_segmenter
 
     with usage():
-        generator, segmenter = load_generator(args.generator), load_segmenter(args.segmenter)
+        generator = load_generator(args.generator, progress=not args.quiet)
+        segmenter = load_segmenter(args.segmenter)
         matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed, args.batch_size, 1)
     options = {name: getattr(args, name) for name in ("n", "rule", "quantile", "seed", "batch_size", "within_category")}
     with interrupt_between_steps() as interrupted:  # also while saving: what was computed is not lost
@@ -263,9 +270,60 @@ def draw(found, file: Path, units: list[int], ending: str) -> bytes:
 
 
 @command(
+    argument("files", nargs="+", type=Path, metavar="FILE.npz", help="saved dissections, each a part of the page"),
+    argument("output", type=page_file, metavar="FILE.html", help="the page; FILE.csv and FILE.json go beside it"),
+    argument("--generator", metavar="NAME", help="draws the images; by default the one the dissection was made with"),
+    FORCE,
+    QUIET,
+    examples=["ganlens report layer4.npz layer4.html", "ganlens report layer4.npz layer5.npz layers.html"],
+)
+def report(args) -> None:
+    """Write a page that shows what the units of saved dissections draw.
+
+    It is one file that any browser opens without a network, with all units and
+    the images that activate them most. Its table is written beside it as CSV and
+    JSON.
+    """
+    from ganlens.dissection import Dissection
+    from ganlens.report import files_of
+    from ganlens.report import report as write_report
+
+    found = {file: Dissection.load(file) for file in args.files}
+    layers, stems = {D.layer: D for D in found.values()}, {file.stem: D for file, D in found.items()}
+    parts = next(names for names in (layers, stems, found) if len(names) == len(found))
+    targets = files_of(args.output, parts)
+    with usage():
+        check_targets(targets, args.force, sources=found)
+        attach_generators(args, found)
+    write_report(parts, args.output, progress=not args.quiet)
+    note(args, f"saved {', '.join(map(str, targets))}")
+
+
+def attach_generators(args, found: dict) -> None:
+    """Give dissections, by their files, the generator that is asked for, or else the one that is known by its name."""
+    from ganlens.models import list_models, load_generator
+
+    live = {}
+    for file, D in found.items():
+        name = args.generator or D.origin["generator"]
+        if name not in live and (args.generator or name in list_models()):
+            live[name] = load_generator(name, progress=not args.quiet)
+        generator = live.get(name)
+        known = generator and generator.fingerprint == D.origin["generator_fingerprint"]
+        if known:
+            generator = generator.variant(**(generator.defaults | D.origin.get("generator_settings", {})))
+        if args.generator or known:
+            D.generator = D.load(file, generator=generator).generator
+        else:
+            note(args, f"no images of {file}: its generator {name} is not known by name; --generator gives it")
+
+
+@command(
     argument("-n", type=whole, default=500, metavar="N", help="images per dissection"),
     argument("--rounds", type=whole, default=3, metavar="N", help="how often to measure; the median counts"),
     argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0, random weights"),
+    argument("--causal", action="store_true", help="also context, effects of single units, and optimised units"),
+    argument("--networks", action="store_true", help="also a Progressive GAN rewritten, and behind its layers"),
     JSON,
     examples=["ganlens bench", "ganlens bench -n 2000 --large --json"],
 )
@@ -273,11 +331,13 @@ def bench(args) -> None:
     """Measure what a dissection costs beyond the networks themselves.
 
     The overhead is the CPU time of a dissection over that of one generator pass and
-    one segmenter pass over the same images, on one thread.
+    one segmenter pass over the same images, on one thread. With --causal, an image
+    is a pass behind the layer and through the segmenter. With --networks, the
+    reference is a whole pass of the plain generator.
     """
     from ganlens import benchmark
 
-    rows = benchmark.main(args.n, args.rounds, args.large)
+    rows = benchmark.main(args.n, args.rounds, args.large, args.causal, args.networks)
     emit_json(rows) if args.json else emit(table(rows))
 
 

@@ -5,29 +5,27 @@ What the canvas paints into a cell and what is measured here is the same edit, a
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from ganlens.dissection import Dissection
+from ganlens.counting import middle_of, ratio, resamples
+from ganlens.dissection import Dissection, check_dissection
 from ganlens.files import read_arrays, write_atomically
-from ganlens.instrument import Edit, insert, quantile_of
-from ganlens.models.base import grown
+from ganlens.given import images, of_kind, sample, whole
+from ganlens.instrument import Edit
 from ganlens.progress import interrupt_between_steps, progress_bar
-from ganlens.segmenters.base import Concept, concept_index
+from ganlens.segmenters.base import Concept, as_concept
+from ganlens.trials import check_numbers, insertions, on_all_cells, trials
 
 FORMAT = 1
-CONFIDENCE = 0.99
-REACH = 1  # cells on each side of the edited one that count as near it
-GRANULE = 8  # networks run on multiples of this many images, so that every image is rounded alike
 NOTHING = Concept("nothing", "")
 HEADER = ("concepts", "target", "grid", "size", "stride", "seed", "complete", "origin")
+ARRAYS = ("before", "gained", "change")
+GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_high")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +55,10 @@ class Context:
         Pixels of the concept gained near the cell: in it, and in those that touch it.
     change : integer array (N, R, Q, C)
         Pixels of each concept gained in the whole image; negative where they are lost.
+    random_units : tuple of tuple of int
+        Sets of as many random units, which take turns: image i has set i modulo their number.
+    random_gained : integer array (N, R, Q) or None
+        The same as ``gained``, for the random units.
     """
 
     edit: Edit
@@ -71,6 +73,8 @@ class Context:
     before: np.ndarray
     gained: np.ndarray
     change: np.ndarray
+    random_units: tuple[tuple[int, ...], ...] = ()
+    random_gained: np.ndarray | None = None
 
     @property
     def concept(self) -> Concept:
@@ -123,15 +127,34 @@ class Context:
 
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 99 % interval of ``gain`` (C + 1,), (C + 1,); nan where fewer than two images have trials.
+        """Ends of the 99 % interval of ``gain`` (C + 1,), (C + 1,); nan where fewer than two images have trials."""
+        return self.interval_of(self.gained)
 
-        Bootstrap over images, 1,000 draws from a fixed seed.
+    @property
+    def random(self) -> np.ndarray:
+        """Pixels of the concept that random units bring near the cell (C + 1,), mean over the trials.
+
+        No null control: at a high level they add texture that may pass for the concept. What counts is the gain over
+        that. It is nan where there are no trials, or no random units.
         """
-        draws = np.random.default_rng(0).multinomial(self.n, np.full(self.n, 1 / self.n), 1000)
-        gains = ratio(draws @ self.sums(self.gained), draws @ self.was.sum(1))  # (draws, C + 1)
-        ends = np.full((2, len(self.concepts) + 1), np.nan)
-        known, tail = self.images > 1, (1 - CONFIDENCE) / 2
-        ends[:, known] = np.nanquantile(gains[:, known], (tail, 1 - tail), axis=0)
+        return self.nan if self.random_gained is None else self.mean(self.random_gained)
+
+    @property
+    def random_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the 99 % interval of ``random`` (C + 1,), (C + 1,)."""
+        return (self.nan, self.nan) if self.random_gained is None else self.interval_of(self.random_gained)
+
+    @property
+    def nan(self) -> np.ndarray:
+        """Nothing known (C + 1,)."""
+        return np.full(len(self.concepts) + 1, np.nan)
+
+    def interval_of(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the interval of the mean of values (N, R, Q): bootstrap over images, 1,000 draws, fixed seed."""
+        draws = resamples(self.n)
+        means = ratio(draws @ self.sums(values), draws @ self.was.sum(1))  # (draws, C + 1)
+        ends, known = np.stack([self.nan, self.nan]), self.images > 1
+        ends[:, known] = middle_of(means[:, known])
         return ends[0], ends[1]
 
     def appears(self, least: int | None = None) -> np.ndarray:
@@ -175,24 +198,19 @@ class Context:
 
     def rows(self) -> list[dict]:
         """One dict for each concept that was there before, the one where most is gained first."""
-        (low, high), gain, appears = self.interval, self.gain, self.appears()
-        everywhere, collateral = self.everywhere, self.collateral
-        names = (NOTHING, *self.concepts)
-        found = sorted(np.flatnonzero(self.trials).tolist(), key=lambda v: -gain[v])
+        columns = {"gained": self.gain} | dict(zip(("low", "high"), self.interval, strict=True))
+        columns |= {"random": self.random} | dict(zip(("random_low", "random_high"), self.random_interval, strict=True))
+        columns |= {"appears": self.appears(), "gained_in_image": self.everywhere, "change_of_others": self.collateral}
+        names, trials, images = (NOTHING, *self.concepts), self.trials, self.images
         return [
             {
                 "before": names[v].name,
                 "category": names[v].category,
-                "trials": int(self.trials[v]),
-                "images": int(self.images[v]),
-                "gained": round(float(gain[v]), 3),
-                "low": round(float(low[v]), 3),
-                "high": round(float(high[v]), 3),
-                "appears": round(float(appears[v]), 4),
-                "gained_in_image": round(float(everywhere[v]), 3),
-                "change_of_others": round(float(collateral[v]), 3),
+                "trials": int(trials[v]),
+                "images": int(images[v]),
+                **{name: round(float(values[v]), 4) for name, values in columns.items()},
             }
-            for v in found
+            for v in sorted(np.flatnonzero(trials).tolist(), key=lambda v: -columns["gained"][v])
         ]
 
     def table(self):
@@ -209,7 +227,8 @@ class Context:
         cells = f"{rows} x {columns}" + (f" (of {self.grid[0]} x {self.grid[1]})" if self.stride > 1 else "")
         units = f"{len(self.edit.units)} units switched on in one of {cells} cells at a time"
         title = f"{self.concept} into {self.edit.layer} of {self.origin['generator']}: {units}, {seen}"
-        head = f"  {'there before':<16} {'pixels gained near it':<24} {f'≥ {self.quarter}':>6}  trials"
+        names = f"{'pixels gained near it':<24} {'by random units':<22} {f'≥ {self.quarter}':>6}"
+        head = f"  {'there before':<16} {names}  trials"
         return "\n".join([title, head, *map(line, self.rows())])
 
     # ---- files
@@ -217,7 +236,9 @@ class Context:
     def save(self, path: str | Path) -> None:
         """Write everything to an ``.npz`` file, whole or not at all."""
         header = {"format": FORMAT, "edit": self.edit.to_json()} | {name: getattr(self, name) for name in HEADER}
-        arrays = {"before": self.before, "gained": self.gained, "change": self.change}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        if self.random_gained is not None:
+            header["random_units"], arrays["random_gained"] = self.random_units, self.random_gained
         buffer = io.BytesIO()
         np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)
         write_atomically(path, buffer.getvalue())
@@ -225,28 +246,55 @@ class Context:
     @classmethod
     def load(cls, path: str | Path) -> "Context":
         """Read a file written by `save`; ValueError if it is damaged or no context."""
-        header, arrays = read_arrays(Path(path), "context")
+        header, arrays = read_arrays(Path(of_kind("path", path, str | Path, "that of a saved context")), "context")
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None
             raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
         try:
+            check_header(header)
             fields = {name: header[name] for name in HEADER} | {"edit": Edit.from_json(header["edit"])}
             fields |= {name: tuple(header[name]) for name in ("grid", "size")}
             fields |= {"concepts": tuple(Concept(*pair) for pair in header["concepts"])}
-            fields |= {name: arrays[name] for name in ("before", "gained", "change")}
-            expected = *fields["gained"].shape, len(fields["concepts"])
+            fields |= {"random_units": tuple(map(tuple, header.get("random_units", ())))}
+            fields |= {name: arrays[name] for name in ARRAYS} | {"random_gained": arrays.get("random_gained")}
+            gained, before = (fields[name].shape for name in ("gained", "before"))
+            fit = len(gained) == 3 and all(array.dtype.kind in "biuf" for array in arrays.values())
+            fit &= fields["change"].shape == (*gained, len(fields["concepts"])) and before[:-1] == gained
+            fit &= fields["random_gained"] is None or fields["random_gained"].shape == gained
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged or no context ({error!r})") from error
-        if fields["change"].shape != expected or fields["before"].shape[:-1] != expected[:-1]:
+        if not fit:
             raise ValueError(f"{path} is damaged: its arrays do not fit each other")
         return cls(**fields)
 
 
+def check_header(header: dict) -> None:
+    """ValueError if an entry of the header of a file is not of its kind."""
+    texts = isinstance(header["origin"], dict) and isinstance(header["origin"].get("generator"), str)
+    lists = all(isinstance(header[name], list) for name in ("grid", "size", "concepts"))
+    if not texts or not lists or not isinstance(header["complete"], bool):
+        raise ValueError("origin, grid, size, concepts or complete")
+    whole("stride", header["stride"])
+    whole("seed", header["seed"], 0)
+    whole("target", header["target"], 0, len(header["concepts"]) - 1)
+    for pair in (header["grid"], header["size"]):
+        if [whole("grid and size", side) for side in pair][2:] or len(pair) != 2:
+            raise ValueError("grid and size: expected rows and columns")
+    for pair in header["concepts"]:
+        as_concept(pair)
+
+
 def line(row: dict) -> str:
     """A row of the table as a line of text."""
-    interval = "" if np.isnan(row["low"]) else f"({row['low']:.1f} … {row['high']:.1f})"
-    gained = f"{row['gained']:7.1f}  {interval}"
-    return f"  {row['before']:<16} {gained:<24} {row['appears']:>6.0%}  {row['trials']:,} in {row['images']:,} images"
+    gained, random = (with_interval(*(row[name] for name in names)) for names in (GAINED, RANDOM))
+    trials = f"{row['trials']:,} in {row['images']:,} images"
+    return f"  {row['before']:<16} {gained:<24} {random:<22} {row['appears']:>6.0%}  {trials}"
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """A number with its interval, as far as they are known."""
+    number = "" if np.isnan(mean) else f"{mean:7.1f}"
+    return number + ("" if np.isnan(low) else f"  ({low:.1f} … {high:.1f})")
 
 
 # ---- measuring
@@ -263,12 +311,11 @@ def context(
     stride: int = 1,
     batch: int = 32,
     progress: bool | Callable[[int, int], None] = True,
+    draws: int = 3,
 ) -> Context:
     """Where can it go? Switch a concept's units on in one cell at a time, and count what appears (Bau et al., 2020).
 
-    Every image is generated and segmented once unedited; each trial runs what lies behind the layer, and the segmenter.
-    The result does not depend on the batch size. An interrupt returns what was done, image by image, marked as
-    incomplete.
+    An interrupt returns the images that were done, marked as incomplete.
 
     Parameters
     ----------
@@ -281,7 +328,8 @@ def context(
     k, n : int
         Number of units, and of images.
     level : float, array-like (K,) or (K, H, W), or str
-        What the units are forced to: numbers, ``"mean"``, or a quantile of each unit in the dissection's sample.
+        What the units are forced to: numbers; or, in the dissection's sample, a quantile of each unit, its ``"mean"``,
+        or by ``"presence"`` its mean where the concept is present.
     seed : int, optional
         Which sample; by default the one after the dissection's, so that no image has been seen before.
     stride : int
@@ -290,6 +338,9 @@ def context(
         Trials per pass.
     progress : bool or callable
         A bar, nothing, or a function of (images done, of how many), called after each image.
+    draws : int
+        Sets of as many random units to compare with; they take turns, one in each image, which doubles the trials. 0
+        for none.
 
     Returns
     -------
@@ -311,19 +362,22 @@ def context(
     ((8, 8), (2, 2, 2))
     """
     check_numbers(n=n, batch=batch)
-    seed = D.seed + 1 if seed is None else seed
-    edit, target = insertion(D, concept, units, k, level, stride)
-    first, parts = seed * 1_000_000, []
+    n, seed = images(n), sample(seed, check_dissection(D).seed + 1)
+    (edit, *random), target = insertions(D, concept, units, k, level, stride, draws)
+    parts = []
     with progress_bar(progress, n, "context") as done, interrupt_between_steps() as interrupted:
-        for image in range(first, first + n):
-            parts.append(trials(D, edit, target, stride, image, batch))
+        for i in range(n):
+            edits = [edit, random[i % draws]] if draws else [edit]
+            parts.append(trials(D, edits, target, stride, seed * 1_000_000 + i, batch))
             done(1)
             if interrupted():
                 break
     before, gained, change = map(np.stack, zip(*parts, strict=True))
-    grid, size = D.shape[:2], D.shape[2:]
     settings = {"stride": int(stride), "seed": int(seed), "complete": len(parts) == n, "origin": D.origin}
-    return Context(edit, D.concepts, target, grid, size, **settings, before=before, gained=gained, change=change)
+    settings |= {"before": before, "gained": gained[:, 0], "change": change[:, 0]}
+    if draws:
+        settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}
+    return Context(edit, D.concepts, target, D.shape[:2], D.shape[2:], **settings)
 
 
 def where(
@@ -340,13 +394,9 @@ def where(
 
     Parameters
     ----------
-    D : Dissection
-        With its generator and segmenter.
-    concept : str or Concept
-        What would be painted.
     seed : int
         Which image.
-    units, k, level, stride, batch
+    D, concept, units, k, level, stride, batch
         As for `context`; a larger ``stride`` gives a coarser map sooner.
 
     Returns
@@ -363,129 +413,5 @@ def where(
     (8, 8)
     """
     check_numbers(batch=batch)
-    edit, target = insertion(D, concept, units, k, level, stride)
-    return on_all_cells(trials(D, edit, target, stride, seed, batch)[1], D.shape[:2], stride)
-
-
-def insertion(D: Dissection, concept, units, k: int, level, stride: int) -> tuple[Edit, int]:
-    """The edit, of all cells, and the place of its concept in the vocabulary; ValueError if it cannot be made."""
-    D.attached("segmenter")
-    target = concept_index(D.concepts, concept, D.origin["segmenter"])
-    check_numbers(stride=stride)
-    if stride > min(D.shape[:2]):
-        raise ValueError(f"stride={stride}: {D.layer} has {D.shape[0]} x {D.shape[1]} cells; expected less")
-    if units is None:
-        units = best_units(D, target, k)
-    D.check_units(units)
-    if isinstance(level, str):
-        q = quantile_of(level)
-        level = (D.levels.mean() if q is None else D.levels.quantile(q))[list(units)]
-    edit = insert(D.layer, units, level)
-    D.attached("generator").check_edit(edit)
-    return edit, target
-
-
-def best_units(D: Dissection, target: int, k: int) -> list[int]:
-    """The ``k`` units with the highest IoU, where the sample can tell."""
-    check_numbers(k=k)
-    if k > len(D.iou):
-        raise ValueError(f"k={k}: {D.layer} has {len(D.iou)} units; expected at most as many")
-    if not D.area[target]:
-        name = D.concepts[target]
-        raise ValueError(
-            f"{name} is in none of the {D.n} images of this dissection, so that no unit matches it; "
-            "dissect more images, or say which units to switch on: units=[…]"
-        )
-    return D.units(D.concepts[target], k)
-
-
-def check_numbers(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, Integral) or number < 1:
-            raise ValueError(f"{name}={number}: expected a whole number, at least 1")
-
-
-def trials(
-    D: Dissection, edit: Edit, target: int, stride: int, seed: int, batch: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``before`` (R, Q, L), ``gained`` (R, Q) and ``change`` (R, Q, C) of one image, as `Context` has them."""
-    G, S, grid = D.attached("generator"), D.attached("segmenter"), D.shape[:2]
-    rows, columns = (tried(cells, stride) for cells in grid)
-    y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
-    with torch.inference_mode():
-        opened = G.open(edit.layer, seed)
-        labels = S.labels(grown(opened.image))[:1]
-        forced = G.edited(opened.features, [edit])
-        parts = []
-        for some in in_granules(len(y), batch):
-            image = opened.resume(in_one_cell(forced, opened.features, y[some], x[some]))
-            parts.append(count(S.labels(image), labels, len(D.concepts), target, grid, y[some], x[some]))
-    shape = len(rows), len(columns)
-    near, change = (np.concatenate(part)[: len(y)].reshape(*shape, -1) for part in zip(*parts, strict=True))
-    before = most_frequent(labels[0], len(D.concepts), grid)[:, rows][:, :, columns]
-    return np.moveaxis(before, 0, -1), near[..., 0], change
-
-
-def in_granules(count: int, batch: int) -> Iterator[np.ndarray]:
-    """Numbers 0 … count - 1 in whole granules; the last number fills up the last granule."""
-    size = -(-batch // GRANULE) * GRANULE
-    for start in range(0, count, size):
-        stop = min(start + size, -(-count // GRANULE) * GRANULE)
-        yield np.minimum(np.arange(start, stop), count - 1)
-
-
-def in_one_cell(forced: torch.Tensor, features: torch.Tensor, y: np.ndarray, x: np.ndarray) -> torch.Tensor:
-    """Features (M, U, H, W) that are ``forced`` (1, U, H, W) in one cell each, and else ``features`` (1, U, H, W)."""
-    at = torch.zeros(len(y), 1, *features.shape[2:], dtype=torch.bool)
-    at[np.arange(len(y)), 0, y, x] = True
-    return torch.where(at.to(features.device), forced, features)
-
-
-def count(
-    after: torch.Tensor, before: torch.Tensor, concepts: int, target: int, grid: tuple, y: np.ndarray, x: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels gained from labels ``before`` (1, L, h, w) to ``after`` (M, L, h, w), edited in cells (y, x).
-
-    Of the target near the cell (M, 1), of all concepts in the image (M, C).
-    """
-    near = [torch.from_numpy(neighbourhood(*pair)).to(after.device) for pair in zip(grid, after.shape[2:], strict=True)]
-    near = near[0][y][:, :, None] & near[1][x][:, None]  # (M, h, w)
-    target += 1
-    there, was = ((labels == target).any(1) & near for labels in (after, before))
-    gained = there.sum((1, 2)) - was.sum((1, 2))
-    change = pixels(after, concepts) - pixels(before, concepts)
-    return gained[:, None].int().cpu().numpy(), change.int().cpu().numpy()
-
-
-def pixels(labels: torch.Tensor, concepts: int) -> torch.Tensor:
-    """Pixels of each concept (N, C) in labels (N, L, h, w)."""
-    labels = labels.long().flatten(1)
-    counts = torch.zeros(len(labels), concepts + 1, dtype=torch.int64, device=labels.device)
-    return counts.scatter_add_(1, labels, torch.ones_like(labels))[:, 1:]
-
-
-def neighbourhood(cells: int, size: int) -> np.ndarray:
-    """Which of ``size`` pixels in a row are near each cell (cells, size), boolean: `REACH` cells more on each side."""
-    cell, pixel = np.arange(cells)[:, None], np.arange(size)
-    return (pixel >= (cell - REACH) * size // cells) & (pixel < -(-(cell + 1 + REACH) * size // cells))
-
-
-def most_frequent(labels: torch.Tensor, concepts: int, grid: tuple[int, int]) -> np.ndarray:
-    """The most frequent label (L, H, W) of each cell's pixels, 0 for none; of equally frequent ones the smallest."""
-    planes = F.one_hot(labels.long(), concepts + 1).permute(0, 3, 1, 2).float()
-    return F.adaptive_avg_pool2d(planes, grid).cpu().numpy().argmax(1).astype(np.int16)
-
-
-def tried(cells: int, stride: int) -> np.ndarray:
-    """The middle one of every ``stride`` cells in a row."""
-    return np.minimum(np.arange(0, cells, stride) + stride // 2, cells - 1)
-
-
-def on_all_cells(values: np.ndarray, grid: tuple[int, int], stride: int) -> np.ndarray:
-    """Values (…, R, Q) of the cells that were tried as values of all cells (…, H, W)."""
-    return values.repeat(stride, -2).repeat(stride, -1)[..., : grid[0], : grid[1]]
-
-
-def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sums over counts, nan where the count is 0."""
-    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=np.asarray(counts) > 0)
+    edits, target = insertions(D, concept, units, k, level, stride)
+    return on_all_cells(trials(D, edits, target, stride, seed, batch)[1][0], D.shape[:2], stride)

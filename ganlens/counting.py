@@ -1,6 +1,10 @@
-"""Count the pixels of every concept before and after edits, each unedited image made and segmented once."""
+"""Count the pixels of every concept before and after edits, each unedited image made and segmented once.
+
+Also what counts are compared with: random sets of units, and bootstrap samples of the images.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from ganlens.dissection import Dissection
+from ganlens.given import MOST_IMAGES, images, sample, shown
 from ganlens.instrument import Edit
 from ganlens.models.base import OpenedGenerator
 from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.segmenters.base import check_labels
 
+MOST_DRAWS = 1000  # random sets that anything is compared with
 BATCH = 32  # images that are resumed together
+CONFIDENCE = 0.99  # of all intervals
 
 
 class Counted(NamedTuple):
@@ -116,9 +124,7 @@ def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) 
 
 def samples(seed: int, n: int, batch: int) -> Iterator[range]:
     """The seeds of a sample of n images, batch by batch; ValueError if there is none."""
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1 image")
-    first = seed * 1_000_000
+    n, first = images(n), sample(seed, 0) * MOST_IMAGES
     for start in range(first, first + n, batch):
         yield range(start, min(start + batch, first + n))
 
@@ -132,7 +138,8 @@ def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:
 def labels_of(D: Dissection, x: torch.Tensor) -> torch.Tensor:
     """Label planes (N, L, h, w) of images (N, 3, Y, X)."""
     with torch.inference_mode():
-        return D.attached("segmenter").labels(x).long()
+        segmenter = D.attached("segmenter")
+        return check_labels(segmenter.labels(x), len(x), len(D.concepts), segmenter.name).long()
 
 
 def pixels_below(regions: Sequence[np.ndarray] | None, labels: torch.Tensor) -> torch.Tensor:
@@ -148,3 +155,36 @@ def tally(labels: torch.Tensor, inside: torch.Tensor, concepts: int) -> torch.Te
     weights = inside.expand(labels.shape).flatten(1).long()
     counts = torch.zeros(len(labels), concepts + 1, dtype=torch.int64, device=labels.device)
     return counts.scatter_add_(1, labels.flatten(1), weights)[:, 1:]
+
+
+# ---- what counts are compared with
+
+
+def random_sets(D: Dissection, k: int, draws: int) -> list[list[int]]:
+    """Random sets of ``k`` units to compare with, always the same."""
+    draws = check_draws(draws)
+    random = np.random.default_rng(0)
+    return [random.choice(len(D.iou), k, replace=False).tolist() for _ in range(draws)]
+
+
+def check_draws(draws: int) -> int:
+    """A number of random sets as an int; ValueError otherwise."""
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or not 0 <= draws <= MOST_DRAWS:
+        raise ValueError(f"draws={shown(draws)}: expected a number of random sets up to {MOST_DRAWS:,}, or 0 for none")
+    return int(draws)
+
+
+def resamples(n: int, draws: int = 1000) -> np.ndarray:
+    """How often each of n images is drawn in each of some bootstrap samples (draws, n), from a fixed seed."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws)
+
+
+def middle_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the middle 99 % of bootstrapped values (draws, …); a nan counts as no draw."""
+    tail = (1 - CONFIDENCE) / 2
+    return np.nanquantile(values, tail, 0), np.nanquantile(values, 1 - tail, 0)
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sums over counts, nan where the count is 0."""
+    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=np.asarray(counts) > 0)

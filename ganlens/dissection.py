@@ -4,32 +4,22 @@ import io
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from ganlens.files import read_arrays, write_atomically, write_csv
+from ganlens.archive import ARRAYS, FLAGS, FORMAT, OPTIONAL, SETTINGS, read_archive
+from ganlens.files import write_atomically, write_csv
+from ganlens.given import of_kind, several, shown, whole
 from ganlens.images import html_table, spotlight, strip, to_uint8
 from ganlens.models.base import Generator
 from ganlens.names import close_match
+from ganlens.ranked import KEPT_RANKINGS, Ranked
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, information_quality, upsample
-
-FORMAT = 1
-SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin", "flags")
-FLAGS = ("artifact", "favourite")
-ORIGIN = ("generator", "generator_fingerprint", "segmenter", "segmenter_fingerprint")
-ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
-# The axes of all arrays of a file: U units, C concepts, K top images, B bins.
-AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
-AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
-AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
-KEPT_RANKINGS = {
-    "gradient": "gl.unit_gradients(D)",
-    "ace": "gl.optimize_units(D, {concept!r}).alpha, {concept!r}",
-}
-OPTIONAL = {"effects": "UC"} | {f"ranking_{by}": "UC" for by in KEPT_RANKINGS}
 
 
 class UnitLabel(NamedTuple):
@@ -55,7 +45,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class Dissection:
+class Dissection(Ranked):
     """The units of one layer, matched with concepts.
 
     U units, C concepts, K top images per unit. Made by `ganlens.dissect`.
@@ -79,13 +69,17 @@ class Dissection:
     levels : Levels
         Quantiles and mean of the units' features over the cells.
     origin : dict
-        Name and fingerprint of generator and segmenter.
+        Name and fingerprint of generator and segmenter; the generator's settings, where they are not the usual ones.
     generator, segmenter : Generator, Segmenter or None
         The live objects; not saved.
     flags : dict of str to list of int
         Units marked by hand, see `flag`.
+    broken : list of int
+        Units that gave NaN or infinity in some image: they match nothing, and count as 0 in that image.
     effects : array (U, C) or None
         Share of each concept's pixels that each unit removes alone: set it to ``gl.unit_effects(D)``.
+    rankings : dict of str to array (U, C)
+        What else units can be ranked by, see `keep_ranking`; nan where it is not known.
     """
 
     layer: str
@@ -106,11 +100,14 @@ class Dissection:
     top: np.ndarray
     top_values: np.ndarray
     levels: Levels
-    origin: dict[str, str]
+    origin: dict[str, Any]
     generator: Generator | None = None
     segmenter: Segmenter | None = None
     flags: dict[str, list[int]] = field(default_factory=dict)
+    broken: list[int] = field(default_factory=list)
     effects: np.ndarray | None = None
+    rankings: dict[str, np.ndarray] = field(default_factory=dict)
+
     # ---- numbers
 
     @property
@@ -188,96 +185,10 @@ class Dissection:
         """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr)."""
         return [label.unit for label in self.labels if label.interpretable]
 
-    def units(self, concept: str | Concept, k: int | None = 20, by: str = "iou") -> list[int]:
-        """Unit numbers for a concept, best first.
-
-        Parameters
-        ----------
-        concept : str or Concept
-            A word of the vocabulary.
-        k : int or None
-            At most how many; None for all.
-        by : {"iou", "iqr", "effect", "gradient", "ace"}
-            What they are ranked by. ``"effect"`` is the causal order, known once ``effects`` is set; ``"gradient"`` and
-            ``"ace"`` are known once `keep_ranking` was called. Equal ones are in the order of their numbers, in the
-            last two in that of their IoU.
-        """
-        if k is not None and k < 1:
-            raise ValueError(f"k={k}: {self.layer} has {len(self.iou)} units; expected at least 1, or None for all")
-        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
-        merit = self._merit_for(by, index)
-        second = self.iou[:, index] if by in KEPT_RANKINGS else np.zeros(len(merit))
-        return np.lexsort((-second, -merit))[:k].tolist()
-
-    def ranks(self, concept: str | Concept, by: str) -> bool:
-        """Whether `units` can rank by that for a concept, or it must be measured first."""
-        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
-        try:
-            self._merit_for(by, index)
-        except ValueError:
-            return False
-        return True
-
-    def _merit_for(self, by: str, index: int) -> np.ndarray:
-        """What units (U,) are ranked by for a concept; ValueError if it is not known for all of them."""
-        if by in ("iou", "iqr"):
-            return getattr(self, by)[:, index]
-        if by == "effect":
-            self.check_effects()
-            merit, remedy = np.asarray(self.effects)[:, index], "go on: D.effects = gl.unit_effects(D, known=D.effects)"
-        elif by in KEPT_RANKINGS:
-            merit = self.rankings.get(by, np.full(self.iou.shape, np.nan))[:, index]
-            values = KEPT_RANKINGS[by].format(concept=self.concepts[index].name)
-            remedy = f'measure it: D.keep_ranking("{by}", {values})'
-        else:
-            measured = ", ".join(map(repr, ("effect", *KEPT_RANKINGS)))
-            raise ValueError(f"by={by!r}: expected 'iou' or 'iqr', or one that was measured: {measured}")
-        unknown = np.count_nonzero(np.isnan(merit))
-        if unknown:
-            what = f"the {by} of {unknown} of {len(merit)} units of {self.layer} on {self.concepts[index]}"
-            raise ValueError(f"{what} is not known; {remedy}")
-        return merit
-
-    def keep_ranking(self, by: str, values: np.ndarray, concept: str | Concept | None = None) -> None:
-        """Remember what units can be ranked by, for `units`; `save` keeps it.
-
-        Parameters
-        ----------
-        by : {"gradient", "ace"}
-            Its name.
-        values : array (U, C), or (U,) for one concept
-            The higher the better.
-        concept : str or Concept, optional
-            The concept that ``values`` (U,) are for; those for others stay as they are.
-
-        Examples
-        --------
-        >>> import ganlens as gl
-        >>> D = gl.dissect(gl.load_generator("scenes"), gl.load_segmenter("scenes"), "layer9", n=8, progress=False)
-        >>> D.keep_ranking("gradient", gl.unit_gradients(D, n=4, progress=False))
-        >>> len(D.units("tree", k=3, by="gradient"))
-        3
-        """
-        if by not in KEPT_RANKINGS:
-            raise ValueError(close_match("ranking", by, list(KEPT_RANKINGS), "this dissection"))
-        kept = np.array(self.rankings.get(by, np.full(self.iou.shape, np.nan)))
-        place = slice(None) if concept is None else concept_index(self.concepts, concept, self.origin["segmenter"])
-        values = np.asarray(values, float)
-        if values.shape != kept[:, place].shape:
-            raise ValueError(f"ranking {by!r} of shape {values.shape}: expected {kept[:, place].shape}")
-        kept[:, place] = values
-        self.rankings[by] = kept
-
-    def check_effects(self) -> None:
-        """ValueError if ``effects`` is not set, or not for all units."""
-        if np.shape(self.effects) != self.iou.shape:
-            found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
-            raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")
-
-    @cached_property
-    def rankings(self) -> dict[str, np.ndarray]:
-        """What else units can be ranked by (U, C), see `keep_ranking`; nan where it is not known."""
-        return {}
+    @property
+    def dead(self) -> list[int]:
+        """Numbers of the units that have the same value in all cells of all images."""
+        return (self.levels.lowest == self.levels.highest).nonzero()[:, 0].tolist()
 
     # ---- pictures
 
@@ -288,7 +199,7 @@ class Dissection:
     def spotlights(self, units: list[int], k: int = 8, factor: int = 3) -> list[np.ndarray]:
         """For each unit its ``k`` top images, lit where it is on: (k, Y, X, 3); each image is generated once."""
         self.check_units(units)
-        generator = self.attached("generator")
+        units, k, generator = list(map(int, units)), whole("k", k), self.attached("generator")
         seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
         every = sorted(set().union(*seeds.values()))
         size = tuple(generator.image_shape[1:])
@@ -307,9 +218,10 @@ class Dissection:
 
     def check_units(self, units) -> None:
         """ValueError if a unit is out of range."""
-        for unit in units:
-            if not 0 <= unit < len(self.iou):
-                raise ValueError(f"unit {unit} is out of range: {self.layer} has units 0 … {len(self.iou) - 1}")
+        for unit in several("units", units, "unit numbers, for example [3, 17]"):
+            plain = unit.item() if isinstance(unit, torch.Tensor) and not unit.ndim else unit
+            if isinstance(plain, bool) or not isinstance(plain, Integral) or not 0 <= plain < len(self.iou):
+                raise ValueError(f"unit {shown(unit)} is out of range: {self.layer} has units 0 … {len(self.iou) - 1}")
 
     def attached(self, what: str) -> Any:
         """The live ``"generator"`` or ``"segmenter"``; ValueError if there is none at hand."""
@@ -449,7 +361,8 @@ class Dissection:
     # ---- files
 
     def _header(self) -> dict:
-        settings = {name: getattr(self, name) for name in SETTINGS if name != "flags" or self.flags}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
         return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **settings}
 
     def save(self, path: str | Path) -> None:
@@ -473,9 +386,10 @@ class Dissection:
         Raises
         ------
         ValueError
-            The file is damaged or no dissection, or it was made with another generator or segmenter.
+            The file is damaged or no dissection, or it was made with another generator or segmenter, or with other
+            settings of the generator.
         """
-        header, arrays = read_archive(Path(path))
+        header, arrays = read_archive(Path(of_kind("path", path, str | Path, "that of a file that D.save wrote")))
         for what, live in (("generator", generator), ("segmenter", segmenter)):
             known = header["origin"][f"{what}_fingerprint"]
             if live is not None and live.fingerprint != known:
@@ -483,52 +397,27 @@ class Dissection:
                     f"{path} was made with the {what} {header['origin'][what]} (fingerprint {known}), not with "
                     f"{live.name} (fingerprint {live.fingerprint}); its numbers can be read without a {what}"
                 )
+        chosen = header["origin"].get("generator_settings", {})
+        if generator is not None and generator.chosen != chosen:
+            wanted = ", ".join(f"{name}={value!r}" for name, value in (generator.defaults | chosen).items())
+            raise ValueError(
+                f"{path} was made with {header['origin']['generator']}, not with {generator.title}: "
+                f"give generator.variant({wanted})"
+            )
         levels = Levels.from_state({k.removeprefix("levels_"): v for k, v in arrays.items() if k.startswith("levels_")})
         settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
         concepts = tuple(Concept(*pair) for pair in header["concepts"])
         settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
-        rankings = {by: arrays[f"ranking_{by}"] for by in KEPT_RANKINGS if f"ranking_{by}" in arrays}
-        self = cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
-        self.rankings.update(rankings)
-        return self
-
-
-def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header and arrays of a saved dissection; ValueError if it is none."""
-    header, arrays = read_arrays(path, "dissection")
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        found = header.get("format") if isinstance(header, dict) else None
-        raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
-    header = {"flags": {}} | header  # a dissection without flags has no such entry
-    check_parts(path, header, arrays)
-    return header, arrays
-
-
-def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
-    """ValueError if a part is missing or does not fit the others."""
-    origin = header["origin"] if isinstance(header.get("origin"), dict) else {}
-    missing = [name for name in ("concepts", *SETTINGS) if name not in header]
-    missing += [f"origin.{name}" for name in ORIGIN if name not in origin]
-    missing += [name for name in AXES if name not in arrays]
-    if missing:
-        raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
-    sizes = {"C": len(header["concepts"])}
-    for name, axes in ((name, axes) for name, axes in (AXES | OPTIONAL).items() if name in arrays):
-        shape = arrays[name].shape
-        if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
-            raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
-    check_flags(path, header["flags"], sizes["U"])
-
-
-def check_flags(path: Path, flags: dict, count: int) -> None:
-    """ValueError if the flags of a file are not lists of units among ``count``."""
-    for name, units in flags.items() if isinstance(flags, dict) else [("flags", None)]:
-        whole = isinstance(units, list) and all(type(unit) is int for unit in units)
-        if name not in FLAGS or not whole or not all(0 <= unit < count for unit in units):
-            raise ValueError(f"{path} is damaged: its flags {name!r} are no list of units 0 … {count - 1}")
+        settings |= {"rankings": {by: arrays[f"ranking_{by}"] for by in KEPT_RANKINGS if f"ranking_{by}" in arrays}}
+        return cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
 
 
 def check_flag(name: str) -> None:
     """ValueError with close matches if there is no such flag."""
-    if name not in FLAGS:
+    if not isinstance(name, str) or name not in FLAGS:
         raise ValueError(close_match("flag", name, FLAGS, "this dissection"))
+
+
+def check_dissection(D) -> Dissection:
+    """A dissection as it is; ValueError for anything else."""
+    return of_kind("D", D, Dissection, "a Dissection, as gl.dissect returns it")

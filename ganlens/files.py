@@ -6,9 +6,10 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path] = ()) -> None:
@@ -47,6 +48,16 @@ def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def as_table(rows: Sequence[Mapping], index: str | None = None):
+    """Rows of equal keys as a pandas DataFrame where pandas is installed, otherwise as they are."""
+    try:
+        import pandas
+    except ImportError:
+        return rows
+    frame = pandas.DataFrame(rows)
+    return frame if index is None else frame.set_index(index)
+
+
 def read_arrays(path: Path, kind: str) -> tuple[dict, dict]:
     """The JSON object named ``header`` and the arrays of an ``.npz`` file; nothing in the file is executed.
 
@@ -71,8 +82,10 @@ def read_arrays(path: Path, kind: str) -> tuple[dict, dict]:
         raise ValueError(f"{path} is damaged or no {kind} ({error})") from error
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
+def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Replace ``path`` by a file with this content; on any error the old file stays and nothing new is left behind.
+
+    The content is bytes, or a function that writes it to a file.
 
     Raises
     ------
@@ -84,7 +97,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o666 & ~current_umask())

@@ -22,10 +22,15 @@ CALM = np.frombuffer(  # after P. Tol's light and muted schemes
 
 
 def to_uint8(x) -> np.ndarray:
-    """Turn images in [-1, 1] (N, 3, Y, X) into pictures (N, Y, X, 3), uint8; values beyond the range are clipped."""
+    """Turn images in [-1, 1] (N, 3, Y, X) into pictures (N, Y, X, 3), uint8; values beyond the range are clipped.
+
+    Images of other than 3 channels (N, C, Y, X) are maps of classes: the strongest channel is shown by its colour.
+    """
     x = x.detach().cpu().float().numpy() if hasattr(x, "detach") else np.asarray(x, np.float32)
-    if x.ndim != 4 or x.shape[1] != 3:
+    if x.ndim != 4 or x.shape[1] < 2 or (x.shape[1] != 3 and x.shape[3] == 3):
         raise ValueError(f"images of shape {x.shape}: expected (N, 3, Y, X) with values in [-1, 1]")
+    if x.shape[1] != 3:
+        return palette(x.shape[1])[x.argmax(1)]
     return np.moveaxis(np.clip(x * 127.5 + 128, 0, 255).astype(np.uint8), 1, -1)
 
 
@@ -51,9 +56,10 @@ def enlarge(pictures: np.ndarray, factor: int) -> np.ndarray:
 
 
 def encode(picture: np.ndarray, kind: str = "jpeg", quality: int = 90) -> bytes:
-    """A picture as the bytes of a file: ``"jpeg"`` (full colour resolution) or ``"png"`` (exact)."""
+    """A picture as the bytes of a file: ``"jpeg"`` (full colour resolution), ``"png"`` (exact), ``"webp"`` (small)."""
     buffer = io.BytesIO()
     options = {"jpeg": {"quality": quality, "subsampling": 0}, "png": {"compress_level": 1}}
+    options["webp"] = {"quality": quality, "method": 4}
     if kind not in options:
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(options)}")
     Image.fromarray(picture).save(buffer, kind, **options[kind])
@@ -84,6 +90,23 @@ def spotlight(picture: np.ndarray, mask: np.ndarray, factor: int = 3, dim: float
     picture, mask = enlarge(picture, factor), enlarge(mask[..., None], factor)[..., 0]
     dimmed = (picture * np.float32(dim) + 255 * np.float32(0.08)).astype(np.uint8)
     return outline(np.where(mask[..., None], picture, dimmed), mask)
+
+
+def shrunk(pictures: np.ndarray, height: int) -> np.ndarray:
+    """Pictures (N, Y, X, 3) at most so high; the lines around regions keep their strength."""
+    factor = pictures.shape[1] / height
+    if factor <= 1:
+        return pictures
+    size = height, max(1, round(pictures.shape[2] / factor))
+    return np.stack([resize(thickened(picture, int(factor)), size, smooth=True) for picture in pictures])
+
+
+def thickened(picture: np.ndarray, times: int) -> np.ndarray:
+    """A picture whose lines around regions are ``times`` pixels wider to each side."""
+    line = (picture == OUTLINE).all(2)
+    for _ in range(times):
+        line = dilate(line)
+    return np.where(line[..., None], np.uint8(OUTLINE), picture)
 
 
 def overlay(picture: np.ndarray, values: np.ndarray, opacity: float = 0.65) -> np.ndarray:

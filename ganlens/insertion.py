@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
 
-from ganlens.causal import middle_of, random_sets, resamples, units_or_best
-from ganlens.counting import count_under, labels_of, samples
-from ganlens.dissection import Dissection
-from ganlens.instrument import Edit, ablate, insert
+from ganlens.causal import units_or_best
+from ganlens.counting import check_draws, count_under, labels_of, middle_of, random_sets, resamples, samples
+from ganlens.dissection import Dissection, check_dissection
+from ganlens.given import images, sample, shown
+from ganlens.instrument import Edit, ablate, as_region, insert
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, concept_index
 from ganlens.statistics import upsample
@@ -105,14 +107,8 @@ def insertion_effect(
 
     Parameters
     ----------
-    D : Dissection
-        With its generator and segmenter.
-    concept : str or Concept
-        The concept asked for.
-    units : sequence of int, optional
-        By default the ``k`` units with the highest IoU.
-    k, n, draws : int
-        Number of units, of images, and of random sets of as many units to compare with.
+    D, concept, units, k, n, draws, seed
+        As for `ablation_effect`; the places follow from the seed, too.
     level : float or str
         What units are forced to: a number, ``"mean"``, a quantile of each unit, or ``"presence"``, the mean of each
         unit where the concept is present.
@@ -121,8 +117,6 @@ def insertion_effect(
     patch : int, optional
         Where no region is given: side of a square of cells, at a random place in each image; a quarter of the layer's
         side by default. One cell alone, as published, does little where its neighbours outvote it.
-    seed : int, optional
-        Which sample; by default the one after the dissection's. The places follow from it, too.
 
     Returns
     -------
@@ -132,8 +126,8 @@ def insertion_effect(
     Raises
     ------
     ValueError
-        More units than the layer has; a region or patch that does not fit it; or, for the level ``"presence"``, a
-        concept that the dissection's images do not show.
+        More units than the layer has; a region or patch that does not fit it; or a concept that the dissection's images
+        do not show, where units or level follow from them.
 
     Examples
     --------
@@ -204,7 +198,8 @@ def average_causal_effect(
 
 def prepare(D: Dissection, concept, units, k, draws, level) -> tuple[int, list[list[int]], np.ndarray]:
     """The concept's index, the set of units and random ones of its size, and the levels of all units (U,)."""
-    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    i = concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
+    draws = check_draws(draws)
     units = units_or_best(D, D.concepts[i], units, k)
     return i, [units, *random_sets(D, len(units), draws)], levels_for(D, D.concepts[i], level)
 
@@ -218,14 +213,16 @@ def inserted(layer: str, units: list[int], levels: np.ndarray, regions: Sequence
 def places(D: Dissection, n: int, region, patch: int | None, seed: int | None) -> list[np.ndarray]:
     """Cells (H, W) of each of n images: the given region, or a square of ``patch`` cells a side at a random place."""
     _, height, width = D.attached("generator").check_layer(D.layer)
+    n, seed = images(n), sample(seed, D.seed + 1)
     if region is not None:
+        region = np.array(as_region(region))
         if np.shape(region) != (height, width):
             raise ValueError(f"region of shape {np.shape(region)}: {D.layer} has {height} x {width} cells")
         if not np.any(region):
             raise ValueError("region has no cell: expected at least one weight above 0")
-        return [np.asarray(region, float)] * n
+        return [region] * n
     patch = patch_side(D, patch)
-    random = np.random.default_rng([D.seed + 1 if seed is None else seed, patch])
+    random = np.random.default_rng([seed, patch])
     corners = random.integers(0, [height - patch + 1, width - patch + 1], (n, 2))
     regions = np.zeros((n, height, width))
     for where, (y, x) in zip(regions, corners, strict=True):
@@ -236,14 +233,14 @@ def places(D: Dissection, n: int, region, patch: int | None, seed: int | None) -
 def patch_side(D: Dissection, patch: int | None) -> int:
     """Side of a square of cells, by default a quarter of the layer's; ValueError if it does not fit."""
     smaller = min(D.attached("generator").check_layer(D.layer)[1:])
-    if patch is not None and not 1 <= patch <= smaller:
-        raise ValueError(f"patch={patch}: expected a number of cells from 1 to {smaller}, the side of {D.layer}")
+    if patch is not None and (isinstance(patch, bool) or not isinstance(patch, Integral) or not 1 <= patch <= smaller):
+        raise ValueError(f"patch={shown(patch)}: expected a number of cells from 1 to {smaller}, the side of {D.layer}")
     return max(1, smaller // 4) if patch is None else patch
 
 
 def levels_for(D: Dissection, concept: Concept, level: float | str) -> np.ndarray:
     """The level (U,) that stands behind a number, a name, or "presence"."""
-    if level == "presence":
+    if isinstance(level, str) and level == "presence":
         return presence_levels(D, concept)
     units = range(len(D.iou))
     return np.broadcast_to(D.attached("generator").level(insert(D.layer, units, level)).cpu().numpy(), len(units))

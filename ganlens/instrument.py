@@ -9,10 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Number
 
 import numpy as np
 import torch
 from torch import nn
+
+from ganlens.given import several, shown
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ class Edit:
         set_(self, "units", as_units(self.units))
         set_(self, "region", as_region(self.region))
         set_(self, "level", as_level(self.level, len(self.units), self.region))
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength {self.strength} is outside [0, 1]")
-        set_(self, "strength", float(self.strength))
+        strength = as_array("strength", self.strength)
+        if strength.shape or not 0 <= strength <= 1:
+            raise ValueError(f"strength {shown(self.strength)} is outside [0, 1]")
+        set_(self, "strength", float(strength))
 
     def apply(self, features: torch.Tensor, level: torch.Tensor | float | None = None) -> torch.Tensor:
         """Edited copy of features (N, U, H, W); the given features stay as they are, gradients pass through.
@@ -82,7 +87,7 @@ class Edit:
         try:
             fields = json.loads(text)
             return cls(**fields)
-        except (TypeError, OverflowError, json.JSONDecodeError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not an edit: {error}; expected the JSON of Edit.to_json()") from error
 
     def __repr__(self) -> str:
@@ -142,7 +147,10 @@ def insert(layer: str, units: Sequence[int], level="q0.995", region=None, streng
 
 
 def as_units(units) -> tuple[int, ...]:
-    array = np.atleast_1d(np.asarray(units))
+    try:
+        array = np.atleast_1d(np.asarray(units))
+    except (TypeError, RuntimeError):  # tensors of numbers that numpy does not know, or with gradients
+        array = np.empty(0)
     if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"units {units!r}: expected whole numbers, at least one, for example [3, 17]")
     if array.min() < 0:
@@ -153,14 +161,21 @@ def as_units(units) -> tuple[int, ...]:
 
 
 def as_edits(edits: Sequence[Edit] | Edit) -> tuple[Edit, ...]:
-    return (edits,) if isinstance(edits, Edit) else tuple(edits)
+    """One edit or several as a tuple; ValueError for anything else."""
+    if isinstance(edits, Edit):
+        return (edits,)
+    found = several("edits", edits, "those of ganlens.ablate and insert, for example [ablate('layer4', [3])]")
+    for edit in found:
+        if not isinstance(edit, Edit):
+            raise ValueError(f"{type(edit).__name__} among the edits; expected those of ganlens.ablate and insert")
+    return tuple(found)
 
 
 def as_level(level, count: int, region=None) -> float | tuple | str:
     if isinstance(level, str):
         quantile_of(level)
         return level
-    array = as_array(level)
+    array = as_array("level", level)
     if not np.isfinite(array).all():
         raise ValueError("a level is not finite")
     if not (array.shape in ((), (count,)) or (array.ndim == 3 and len(array) == count and array.size)):
@@ -173,8 +188,17 @@ def as_level(level, count: int, region=None) -> float | tuple | str:
     return as_tuples(array.tolist())
 
 
-def as_array(values) -> np.ndarray:
-    return np.asarray(values.detach().cpu().double() if isinstance(values, torch.Tensor) else values, float)
+def as_array(name: str, values) -> np.ndarray:
+    """Real numbers as an array of floats; ValueError for anything else."""
+    try:
+        if isinstance(values, torch.Tensor) and not values.is_complex():
+            values = values.detach().cpu().double()
+        array = np.asarray(values)
+        if array.dtype.kind in "biufO":  # what is too large for whole numbers of 64 bits is an object
+            return array.astype(float)
+    except (TypeError, OverflowError, RuntimeError):
+        pass
+    raise ValueError(f"{name} {shown(values)}: expected real numbers")
 
 
 def as_tuples(values):
@@ -193,7 +217,7 @@ def quantile_of(level: str) -> float | None:
 def as_region(region) -> tuple[tuple[float, ...], ...] | None:
     if region is None:
         return None
-    array = as_array(region)
+    array = as_array("region", region)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"region of shape {array.shape}: expected (H, W), one weight for each cell of the layer")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
@@ -203,15 +227,40 @@ def as_region(region) -> tuple[tuple[float, ...], ...] | None:
     return as_tuples(array.tolist())
 
 
+def maps_of(output) -> torch.Tensor | None:
+    """The feature maps (N, U, H, W) in a module's output, a vector (N, U) as maps of one cell; None if it has none."""
+    if isinstance(output, torch.Tensor):
+        return output[..., None, None] if output.ndim == 2 else output if output.ndim == 4 else None
+    if isinstance(output, tuple | list):
+        return next((o for o in output if isinstance(o, torch.Tensor) and o.ndim == 4), None)
+    return None
+
+
+def with_maps(output, features: torch.Tensor):
+    """A module's output with other feature maps in it."""
+    if isinstance(output, torch.Tensor):
+        return features.flatten(1) if output.ndim == 2 else features
+    maps = maps_of(output)
+    return alike(output, [features if o is maps else o for o in output])
+
+
+def alike(value: tuple | list, items: list):
+    """A list or tuple of the same type with other items; named tuples take them one by one."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
 @contextmanager
 def hooked(net: nn.Module, functions: Mapping[str, Callable[[torch.Tensor], torch.Tensor | None]]) -> Iterator[None]:
-    """Pass the output of each named layer through its function while the context lasts; None leaves it as it is."""
+    """Pass the maps (N, U, H, W) of each named layer through its function while the context lasts; None leaves them."""
+
+    def hook(module, inputs, output, function):
+        features = function(maps_of(output))
+        return None if features is None else with_maps(output, features)
+
     with ExitStack() as stack:
         for layer, function in functions.items():
-            hook = net.get_submodule(layer).register_forward_hook(
-                lambda module, inputs, output, function=function: function(output)
-            )
-            stack.callback(hook.remove)
+            handle = net.get_submodule(layer).register_forward_hook(partial(hook, function=function))
+            stack.callback(handle.remove)
         yield
 
 
@@ -237,26 +286,42 @@ class Opened:
     """A network stopped at a layer: ``features`` (N, U, H, W) as they were, and `resume` to run what lies behind.
 
     While the network ran up to the layer, the outputs of all modules that came before were kept. `resume` runs the
-    network with those modules answering from memory, so it works for any module, whether it is a chain or not, and
-    pays only for what lies behind the layer (and for plain functions between the modules in front of it).
+    network with those modules answering from memory, so it works for modules that are no chain, and pays only for what
+    lies behind the layer (and for plain functions between the modules in front of it). It does not work for modules
+    that hand something on by other ways than their outputs: then ``whole`` runs the whole network each time.
+
+    Parameters
+    ----------
+    net : Module
+        The network.
+    layer : str
+        Dotted name of a module that runs once.
+    arguments : tuple
+        What the network is called with; N images.
+    whole : bool
+        Whether `resume` runs everything.
     """
 
-    def __init__(self, net: nn.Module, layer: str, arguments: tuple):
-        self.net, self.layer, self.arguments = net, layer, arguments
+    def __init__(self, net: nn.Module, layer: str, arguments: tuple, whole: bool = False):
+        self.net, self.layer, self.arguments, self.whole = net, layer, arguments, whole
         self.target = net.get_submodule(layer)
         self.memory: dict[nn.Module, list] = {}
         self.features: torch.Tensor | None = None
         self.record()
 
     def record(self) -> None:
+        forgotten = set()
+
         def keep(module, inputs, output):
             if self.features is not None:
                 return
-            kept = copied(output, 1)  # what follows may write into the output
             if module is self.target:
-                self.features, self.memory[module] = kept, [kept]
+                kept = copied(output, 1)  # what follows may write into the output
+                self.features, self.memory[module] = maps_of(kept), [kept]
+            elif not self.whole and can_be_kept(output):
+                self.memory.setdefault(module, []).append(copied(output, 1))
             else:
-                self.memory.setdefault(module, []).append(kept)
+                forgotten.add(module)
 
         with ExitStack() as stack:
             for module in self.net.modules():
@@ -264,6 +329,8 @@ class Opened:
             self.image = self.net(*self.arguments)
         if self.features is None:
             raise ValueError(f"layer {self.layer!r} did not run during the forward pass")
+        for module in forgotten:
+            self.memory.pop(module, None)
         self.forget_inner_modules()
 
     def forget_inner_modules(self) -> None:
@@ -275,12 +342,17 @@ class Opened:
     def resume(self, features: torch.Tensor) -> torch.Tensor:
         """Output of the network if the layer's output were ``features`` (M, U, H, W); M is N, or any if N is 1."""
         n = len(features)
+        arguments = [copied(a, n) for a in self.arguments]
+        if self.whole:
+            with hooked(self.net, {self.layer: lambda r: features.clone()}):
+                return self.net(*arguments)
         with ExitStack() as stack:
             for module, outputs in self.memory.items():
-                answers = iter([features.clone()] if module is self.target else [copied(o, n) for o in outputs])
+                kept = [copied(o, n) for o in outputs]
+                answers = iter([with_maps(kept[0], features.clone())] if module is self.target else kept)
                 stack.callback(restore, module, module.__dict__.get("forward"))
                 module.forward = answer_from(answers, module.forward)
-            return self.net(*(copied(a, n) for a in self.arguments))
+            return self.net(*arguments)
 
 
 def answer_from(answers: Iterator, forward: Callable) -> Callable:
@@ -301,11 +373,20 @@ def restore(module: nn.Module, forward: Callable | None) -> None:
         module.forward = forward
 
 
+def can_be_kept(value) -> bool:
+    """Whether a module's output can be copied: tensors, plain values, and tuples, lists and dicts of them."""
+    if isinstance(value, tuple | list):
+        return all(map(can_be_kept, value))
+    if type(value) is dict:
+        return all(map(can_be_kept, value.values()))
+    return value is None or isinstance(value, torch.Tensor | str | Number)
+
+
 def copied(value, n: int):
-    """Copy tensors, those of batch 1 as a batch of n; inside tuples and lists too."""
+    """Copy tensors, those of batch 1 as a batch of n; inside tuples, lists and dicts too."""
     if isinstance(value, torch.Tensor):
         single = value.ndim and len(value) == 1 and n > 1
         return value.repeat(n, *[1] * (value.ndim - 1)) if single else value.clone()
     if isinstance(value, tuple | list):
-        return type(value)(copied(v, n) for v in value)
-    return value
+        return alike(value, [copied(v, n) for v in value])
+    return {name: copied(v, n) for name, v in value.items()} if type(value) is dict else value

@@ -1,33 +1,25 @@
 """Match every unit of a layer with the concepts of a segmenter, in one pass over a sample of images."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
 
-import numpy as np
-import torch
-
+from ganlens.checkpointing import Checkpoint, asked, cached
 from ganlens.dissection import Dissection
+from ganlens.memory import as_bytes, batch_within, default_batch
 from ganlens.models.base import Generator
+from ganlens.passes import PILOT, Pass, Question
 from ganlens.progress import interrupt_between_steps, progress_bar
-from ganlens.segmenters.base import Concept, Segmenter
-from ganlens.statistics import (
-    Areas,
-    JointCounts,
-    Levels,
-    Scale,
-    TopImages,
-    from_above,
-    information_quality,
-    sample_upsampled,
-    tail_level,
-)
+from ganlens.segmenters.base import Segmenter
+from ganlens.sharding import run_on
+from ganlens.tallies import table_bytes
 
 RULES = ("quantile", "iqr", "iou")
 SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
-PILOT = 64  # images that decide the scales of activation
-GRANULE = 8  # networks run on multiples of this many images, so that every image is rounded alike
-CANDIDATES = np.logspace(-3, 0, 100)  # tail fractions that "iqr" and "iou" choose from
+MOST_TOP = 10_000
 
 
 def dissect(
@@ -42,11 +34,20 @@ def dissect(
     progress: bool | Callable[[int, int], None] = True,
     within_category: bool = False,
     top: int = 32,
+    memory: int | str | None = None,
+    checkpoint: str | Path | None = None,
+    cache: bool | str | Path = False,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> "Dissection | dict":
     """Find out what the units of a layer draw.
 
     Every image is generated and segmented once, for all layers and rules together. The result does not depend on the
-    batch size. An interrupt returns what was seen so far, marked as incomplete.
+    batch size, on interruptions or on how the work is shared out, not in a single bit. An interrupt returns what was
+    seen so far, marked as incomplete.
+
+    A unit that gives NaN or infinity in any image matches nothing, and is listed in ``broken``; no other unit is
+    touched by that.
 
     Parameters
     ----------
@@ -75,6 +76,20 @@ def dissect(
         Count a unit's area only over images in which the concept's category is present (ICLR 2019).
     top : int
         How many top images to keep for each unit.
+    memory : int or str, optional
+        How much may be taken, such as ``"2 GB"``; decides the batch size. Where memory does not suffice, the batch is
+        halved, with a warning.
+    checkpoint : path, optional
+        A file (``.npz``) that takes the state every 30 seconds, and at an interrupt. After an interrupt, a restart or
+        ``kill -9`` the same call goes on. It stays when the dissection is complete, and answers the same call at once.
+    cache : bool or path
+        A folder of such files, one for each question, found by the content of networks and settings; True is the folder
+        ``dissections`` of the cache folder (``GANLENS_CACHE``).
+    executor : concurrent.futures.Executor, optional
+        Who works: processes, or machines of a cluster. Networks must be such that they can be sent there. A shard that
+        fails is tried again, twice.
+    shards : int, optional
+        Into how many parts the work is divided for the executor; by default at most 64, of at least 64 images.
 
     Returns
     -------
@@ -84,7 +99,14 @@ def dissect(
     Raises
     ------
     ValueError
-        Unknown layer, empty sample, label planes of the wrong shape or range, features that are not finite.
+        Unknown layer, empty sample, label planes of the wrong shape or range; a checkpoint that is damaged or belongs
+        to something else; networks that cannot be sent to the executor.
+    OSError
+        The checkpoint cannot be written, or another process works on it.
+    MemoryError
+        Not even eight images fit into memory.
+    RuntimeError
+        Workers of the executor died, or failed three times.
 
     Examples
     --------
@@ -93,18 +115,43 @@ def dissect(
     >>> gl.dissect(G, S, "layer4", n=16, progress=False).iou.shape
     (192, 13)
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
-    rules = [rule] if isinstance(rule, str) else list(rule)
+    check_networks(generator, segmenter)
+    names = listed("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
+    rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, seed, batch_size, top)
-    pass_ = Pass(generator, segmenter, names, rules, quantile, within_category, top)
-    batch = batch_size or default_batch(generator, names)
-    first = seed * SEEDS_PER_SAMPLE
-    complete = pass_.run(range(first, first + n), batch, progress)
-    settings = {"seed": int(seed), "complete": complete, "within_category": bool(within_category)}
-    found = {layer: {r: pass_.result(layer, r, settings) for r in rules} for layer in names}
+    check_work(batch_size, memory, executor, shards)
+    plain = int(seed) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
+    question = Question(tuple(names), tuple(rules), *plain)
+    batch = batch_size or batch_for(generator, segmenter, question, memory)
+    pass_ = Pass(generator, segmenter, question, batch)
+    with opened(checkpoint, cache, generator, segmenter, question) as file:
+        complete = run(pass_, file, executor, shards, progress)
+    warn_of_broken(pass_)
+    settings = {"seed": int(seed), "complete": complete}
+    origin = origin_of(generator, segmenter)
+    found = {layer: {r: result(pass_, layer, r, settings, origin) for r in rules} for layer in names}
     if isinstance(rule, str):
         found = {layer: by_rule[rule] for layer, by_rule in found.items()}
     return found[layers] if isinstance(layers, str) else found
+
+
+def check_networks(generator, segmenter) -> None:
+    for what, live, kind in (("generator", generator, Generator), ("segmenter", segmenter, Segmenter)):
+        if not isinstance(live, kind):
+            raise ValueError(
+                f"{what}: {type(live).__name__} given; expected one from gl.load_{what} or gl.{kind.__name__}.wrap"
+            )
+
+
+def listed(name: str, given, expected: str) -> list[str]:
+    """Names as a list, each once."""
+    try:
+        names = [given] if isinstance(given, str) else list(given)
+    except TypeError:
+        names = [None]
+    if not all(isinstance(found, str) for found in names):
+        raise ValueError(f"{name}={given!r}: expected {expected}")
+    return list(dict.fromkeys(names))
 
 
 def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top) -> None:
@@ -117,301 +164,144 @@ def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top
             raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
     if not rules:
         raise ValueError(f"no rule given; expected one or more of {', '.join(RULES)}")
-    if not 1 <= n <= SEEDS_PER_SAMPLE:
-        raise ValueError(f"n={n}: a sample has 1 … {SEEDS_PER_SAMPLE} images; 1000 is a good start")
+    check_whole("n", n, 1, SEEDS_PER_SAMPLE, f"a sample has 1 … {SEEDS_PER_SAMPLE} images; 1000 is a good start")
     if n == 1 and set(rules) - {"quantile"}:
         raise ValueError(f"n=1: rule {rules[-1]!r} chooses on images of even seeds and scores on odd ones; give n >= 2")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: expected at least 1, or None")
-    if top < 1:
-        raise ValueError(f"top={top}: expected at least 1 image for each unit")
-    if not 0 < quantile < 1:
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1, None, "expected at least 1, or None")
+    check_whole("top", top, 1, MOST_TOP, f"expected 1 … {MOST_TOP} images for each unit")
+    if isinstance(quantile, bool) or not isinstance(quantile, Real) or not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
-    if not 0 <= seed < 2**32 // SEEDS_PER_SAMPLE:
-        raise ValueError(f"seed={seed}: expected 0 … {2**32 // SEEDS_PER_SAMPLE - 1}")
+    last = 2**32 // SEEDS_PER_SAMPLE - 1
+    check_whole("seed", seed, 0, last, f"expected 0 … {last}")
+    if generator.count is not None and (seed or n > generator.count):
+        have = f"{generator.name} has {generator.count} images, which are one sample"
+        raise ValueError(f"n={n}, seed={seed}: {have}; give seed=0 and n={generator.count} or fewer")
 
 
-def default_batch(generator: Generator, layers: Sequence[str]) -> int:
-    """Images whose features and pixels take about 64 MB, in whole granules."""
-    numbers = sum(int(np.prod(generator.layers[layer])) for layer in layers) + 4 * int(np.prod(generator.image_shape))
-    return int(np.clip(2**24 // numbers // GRANULE * GRANULE, GRANULE, 32))
+def check_work(batch_size, memory, executor, shards) -> None:
+    if batch_size is not None and memory is not None:
+        raise ValueError("batch_size and memory were both given; give one of them")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ValueError(f"executor: {type(executor).__name__} given; expected a concurrent.futures.Executor")
+    if shards is not None:
+        check_whole("shards", shards, 1, None, "expected at least 1, or None")
+        if executor is None:
+            raise ValueError(f"shards={shards}, but there is no executor that they are for")
 
 
-@dataclass
-class Batch:
-    """What one pass of the networks yields: features by layer, and label columns."""
-
-    seeds: list[int]
-    features: dict[str, torch.Tensor]
-    planes: torch.Tensor  # (N, L, h, w) int16, -1 for no column
+def check_whole(name: str, value, low: int, high: int | None, expected: str) -> None:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        raise ValueError(f"{name}={value}: {expected}")
 
 
-class Pass:
-    """One pass over a sample: runs the networks and keeps the statistics of all layers."""
+def batch_for(generator: Generator, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
+    """Images at once: those that keep features and images near 64 MB, or all that fit into a budget."""
+    if memory is None:
+        return default_batch(generator, question.layers)
+    units = {layer: generator.layers[layer] for layer in question.layers}
+    settings = question.rules, question.quantile, question.within_category
+    fixed = sum(table_bytes(shape[0], segmenter.concepts, *settings) for shape in units.values())
+    fixed += 4 * len(question.pilot) * sum(u * h * w for u, h, w in units.values())
+    return batch_within(as_bytes(memory), fixed, generator, question.layers)
 
-    def __init__(self, generator, segmenter, layers, rules, quantile, within_category, top):
-        self.generator, self.segmenter, self.layers, self.rules = generator, segmenter, layers, rules
-        self.quantile, self.top = quantile, top
-        self.origin = origin_of(generator, segmenter)
-        self.columns = Columns(segmenter.concepts, within_category)
-        self.areas = [Areas(self.columns.count, generator.device) for _ in range(2)]  # of even and odd seeds
-        self.tallies: dict[str, Tally] = {}
-        self.pilot: list[Batch] = []
-        self.seen = 0
 
-    def run(self, seeds: range, batch_size: int, progress) -> bool:
-        """Look at all images; False if interrupted before the end."""
-        size = -(-batch_size // GRANULE) * GRANULE
-        with progress_bar(progress, len(seeds), "dissect") as done, interrupt_between_steps() as interrupted:
-            for start in range(0, len(seeds), size):
-                batch = self.look(list(seeds[start : start + size]))
-                self.take(batch, PILOT if len(seeds) > PILOT else len(seeds))
-                done(len(batch.seeds))
-                if interrupted():
-                    break
-        self.settle()
-        return self.seen == len(seeds)
+@contextmanager
+def opened(checkpoint, cache, generator, segmenter, question: Question) -> Iterator[Checkpoint | None]:
+    """The checkpoint of a question, where there shall be one."""
+    if checkpoint is not None and cache not in (False, None):
+        raise ValueError("checkpoint and cache were both given; one file holds the state, so give one of them")
+    for name, given in (("checkpoint", checkpoint), ("cache", cache)):
+        if given is not None and not isinstance(given, bool | str | Path):
+            raise ValueError(f"{name}={given!r}: expected a path")
+    if isinstance(checkpoint, bool):
+        raise ValueError(f"checkpoint={checkpoint}: expected the path of a file; cache=True chooses one")
+    if checkpoint is None and cache in (False, None):
+        yield None
+        return
+    known = asked(generator, segmenter, question)
+    with Checkpoint(cached(cache, known) if checkpoint is None else checkpoint, known) as file:
+        yield file
 
-    def look(self, seeds: list[int]) -> Batch:
-        """Generate and segment the images of seeds."""
-        padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
-        with torch.inference_mode():
-            images, features = self.generator.read(self.generator.sample(padded), self.layers)
-            labels = self.check_labels(self.segmenter.labels(images), len(padded))[: len(seeds)]
-            features = {layer: r[: len(seeds)].float() for layer, r in features.items()}
-        self.check_finite(features)
-        return Batch(seeds, features, self.columns.of(labels))
 
-    def check_labels(self, labels: torch.Tensor, n: int) -> torch.Tensor:
-        name, concepts = self.segmenter.name, len(self.segmenter.concepts)
-        if not isinstance(labels, torch.Tensor):
-            raise ValueError(f"segmenter {name} returned {type(labels).__name__}; expected a tensor ({n}, L, h, w)")
-        if labels.ndim != 4 or len(labels) != n or not labels.numel() or labels.is_floating_point():
-            raise ValueError(
-                f"segmenter {name} returned {labels.dtype} {tuple(labels.shape)} for {n} images; "
-                f"expected integer label planes ({n}, L, h, w)"
+def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress) -> bool:
+    """Look at all images that the file does not know; False if interrupted before the end."""
+    seeds = pass_.question.seeds
+    state = file.load() if file else None
+    if state is not None:
+        try:
+            pass_.add(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
+    elif file:
+        file.save(pass_.state())  # now it turns out whether that can be done
+    known = pass_.seen
+    if known == len(seeds):
+        return True
+    with progress_bar(progress, len(seeds), "dissect") as done, interrupt_between_steps() as interrupted:
+        if known:
+            done(known)
+
+        def after(pass_: Pass, images: int) -> bool:
+            done(images)
+            if file and pass_.seen < len(seeds) and (file.due() or pass_.seen - images < PILOT <= pass_.seen):
+                file.try_to_save(pass_.state())
+            return interrupted()
+
+        def keep(pass_: Pass) -> None:
+            if file:
+                file.try_to_save(pass_.state())
+
+        if executor is None:
+            pass_.run(seeds, after, keep)
+        else:
+            run_on(executor, pass_, shards, after, keep, interrupted)
+        keep(pass_)
+    pass_.settle()
+    return pass_.seen == len(seeds)
+
+
+def warn_of_broken(pass_: Pass) -> None:
+    for layer, tally in pass_.tallies.items():
+        units = tally.broken.units
+        if units:
+            some = ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
+            images = int(tally.broken.images.max())
+            warnings.warn(
+                f"{layer} of {pass_.generator.name}: {len(units)} unit{'s' * (len(units) > 1)} ({some}) gave NaN or "
+                f"infinity, in up to {images} of {pass_.seen} images, and match{'es' * (len(units) == 1)} nothing; "
+                "check the weights, or run the network in float32",
+                stacklevel=3,
             )
-        low, high = labels.aminmax()
-        if low < 0 or high > concepts:
-            raise ValueError(f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none")
-        return labels
-
-    def check_finite(self, features: dict[str, torch.Tensor]) -> None:
-        for layer, r in features.items():
-            wrong = ~r.sum((0, 2, 3)).isfinite()
-            if wrong.any():
-                units = ", ".join(str(int(u)) for u in wrong.nonzero()[:5, 0])
-                raise ValueError(
-                    f"{layer} of {self.generator.name} has features that are not finite (units {units} …); "
-                    "check the weights, or run the network in float32"
-                )
-
-    def take(self, batch: Batch, pilot: int) -> None:
-        """Count a batch; the first ones are kept until they suffice to set the scales."""
-        self.seen += len(batch.seeds)
-        if self.tallies:
-            self.count(batch)
-            return
-        self.pilot.append(batch)
-        if self.seen >= pilot:
-            self.settle()
-
-    def settle(self) -> None:
-        """Set the scales from the images seen so far, and count these."""
-        if not self.pilot:
-            return
-        size = self.pilot[0].planes.shape[2:]
-        for layer in self.layers:
-            first = [r for batch in self.pilot for r in batch.features[layer]][:PILOT]
-            self.tallies[layer] = Tally(first, size, self.columns, self.rules, self.quantile, self.top)
-        pilot, self.pilot = self.pilot, []
-        for batch in pilot:
-            self.count(batch)
-
-    def count(self, batch: Batch) -> None:
-        parity = torch.tensor(batch.seeds) % 2
-        for odd in range(2):
-            self.areas[odd].update(batch.planes[parity == odd])
-        for layer, tally in self.tallies.items():
-            tally.update(batch.features[layer], batch.planes, batch.seeds)
-
-    def result(self, layer: str, rule: str, settings: dict) -> Dissection:
-        tally = self.tallies[layer]
-        read = tally.by_quantile if rule == "quantile" else tally.by_information
-        return Dissection(
-            layer=layer,
-            concepts=self.segmenter.concepts,
-            rule=rule,
-            quantile=float(self.quantile),
-            n=self.seen,
-            shape=(*tally.cells, *tally.size),
-            top=tally.top.seeds,
-            top_values=tally.top.values,
-            levels=tally.levels,
-            origin=self.origin,
-            generator=self.generator,
-            segmenter=self.segmenter,
-            **read(rule, self.areas)._asdict(),
-            **settings,
-        )
 
 
-class Columns:
-    """The columns of the tables: one per concept and, for counting within categories, one per category.
-
-    Parameters
-    ----------
-    concepts : tuple of Concept
-        The vocabulary, C of them.
-    within_category : bool
-        Whether the pixels of an image count for a concept only if the image shows its category.
-    """
-
-    def __init__(self, concepts: Sequence[Concept], within_category: bool):
-        names = list(dict.fromkeys(concept.category for concept in concepts))
-        self.within_category, self.concepts = within_category, len(concepts)
-        self.category = [names.index(concept.category) for concept in concepts]
-        self.count = len(concepts) + (len(names) if within_category else 0)
-
-    def of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none."""
-        planes = [labels.to(torch.int16) - 1]
-        for column in range(self.concepts, self.count):
-            members = [c for c, k in enumerate(self.category) if k == column - self.concepts]
-            present = torch.isin(planes[0], torch.tensor(members, device=labels.device)).flatten(1).any(1)
-            plane = torch.where(present, column, -1).to(torch.int16)
-            planes.append(plane[:, None, None, None].expand_as(planes[0][:, :1]))
-        return torch.cat(planes, 1)
-
-    def on(self, marginal: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Pixels (U, C, M) that count for each concept and have the unit on, from (U, M) and (U, K, M)."""
-        if self.within_category:
-            return counts[:, [self.concepts + k for k in self.category]]
-        return np.broadcast_to(marginal[:, None], (len(marginal), self.concepts, marginal.shape[1]))
-
-    def scope(self, *areas: Areas) -> np.ndarray:
-        """Pixels (C,) that count for each concept."""
-        if self.within_category:
-            return to_numpy(sum(a.counts for a in areas))[[self.concepts + k for k in self.category]]
-        return np.full(self.concepts, int(sum(a.pixels for a in areas)))
-
-    def area(self, *areas: Areas) -> np.ndarray:
-        """Pixels (C,) of each concept."""
-        return to_numpy(sum(a.counts for a in areas))[: self.concepts]
-
-
-def tail_scale(pilot: list[torch.Tensor], sample: torch.Tensor, quantile: float) -> Scale:
-    """Bins for the highest values only, where the threshold must lie: 1,024 within the top 3 % are as 34,000 over all.
-
-    They reach to the highest value of the pilot, because a unit that is rarely on may miss the sample's pixels; for
-    large quantiles to a level of the sample, so that a long tail does not make them coarse. A unit that is at its
-    highest value at more pixels than the rule asks for is on at all of them.
-    """
-    lowest = torch.stack([r.amin((1, 2)) for r in pilot]).amin(0)
-    highest = torch.stack([r.amax((1, 2)) for r in pilot]).amax(0)
-    low = tail_level(sample, min(3 * quantile, 1.0))
-    saturated = (low >= highest) & (lowest < highest)
-    low = torch.where(saturated, torch.nextafter(highest, lowest), low)
-    if quantile > 0.02:
-        return Scale(low, tail_level(sample, quantile / 16), bins=8192)
-    return Scale(low, highest, bins=1024)
-
-
-class Reading(NamedTuple):
-    """Thresholds and the counts at these thresholds, as `Dissection` holds them."""
-
-    thresholds_by_concept: np.ndarray
-    on: np.ndarray
-    overlap: np.ndarray
-    area: np.ndarray
-    scope: np.ndarray
-    valid: np.ndarray
-
-
-class Tally:
-    """The statistics of one layer."""
-
-    def __init__(self, pilot: list[torch.Tensor], size: tuple[int, int], columns: Columns, rules, quantile, top):
-        self.size, self.columns, self.quantile = tuple(size), columns, quantile
-        self.cells = tuple(pilot[0].shape[1:])
-        sample = sample_upsampled(pilot, size)
-        self.levels = Levels(Scale.of_sample(sample_upsampled(pilot, self.cells), 1.0, 0.0005))
-        self.top = TopImages(len(sample), top)
-        self.tail = self.full = None
-        if "quantile" in rules:
-            self.tail = JointCounts(tail_scale(pilot, sample, quantile), columns.count)
-        if set(rules) - {"quantile"}:
-            scale = Scale.of_sample(sample, 1.0, 0.0005, bins=1024)
-            self.full = [JointCounts(scale, columns.count) for _ in range(2)]  # of even and odd seeds
-
-    def update(self, features: torch.Tensor, planes: torch.Tensor, seeds: list[int]) -> None:
-        self.levels.update(features)
-        self.top.update(features, seeds)
-        if self.tail:
-            self.tail.update(features, planes)
-        if self.full:
-            parity = torch.tensor(seeds) % 2
-            for odd, counts in enumerate(self.full):
-                counts.update(features[parity == odd], planes[parity == odd])
-
-    def by_quantile(self, rule: str, areas: list[Areas]) -> Reading:
-        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as an edge of the bins does."""
-        wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
-        bins = (from_above(self.tail.marginal) - wanted).abs().argmin(1, keepdim=True)
-        marginal, counts = map(to_numpy, self.tail.above(bins))
-        on, overlap = self.columns.on(marginal, counts)[..., 0], counts[:, : self.columns.concepts, 0]
-        thresholds = np.broadcast_to(to_numpy(self.tail.scale.edge(bins)), on.shape)
-        sizes = self.columns.area(*areas), self.columns.scope(*areas)
-        return Reading(thresholds, on, overlap, *sizes, np.ones(on.shape, bool))
-
-    def by_information(self, rule: str, areas: list[Areas]) -> Reading:
-        """Thresholds of the highest information quality ratio, or IoU, on even seeds; counts on odd seeds."""
-        even, odd = self.full
-        every = from_above(even.marginal)
-        wanted = CANDIDATES * int(areas[0].pixels)
-        bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
-        levels = to_numpy(even.scale.edge(bins))
-        on, overlap = self.counts_above(even, bins)
-        sizes = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
-        merit, valid = merit_of(rule, on, overlap, *sizes, levels[:, None])
-        best = np.where(valid, merit, -1).argmax(2)[..., None]  # (U, C, 1)
-        thresholds = np.take_along_axis(levels[:, None], best, 2)
-        chosen = (np.take_along_axis(counts, best, 2) for counts in (*self.counts_above(odd, bins), valid))
-        on, overlap, valid = (counts[..., 0] for counts in chosen)
-        return Reading(
-            thresholds[..., 0], on, overlap, self.columns.area(areas[1]), self.columns.scope(areas[1]), valid
-        )
-
-    def counts_above(self, joint: JointCounts, bins: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """On and overlap (U, C, M) in the given bins (U, M) or above."""
-        marginal, counts = map(to_numpy, joint.above(bins))
-        return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
-
-
-def middle_nearest(every: torch.Tensor, wanted: float) -> torch.Tensor:
-    """Bin (U,) whose count of ``every`` (U, B) is nearest to ``wanted``: the middle one where gaps make many equal."""
-    distance = (every - wanted).abs()
-    first, last = distance.argmin(1), distance.shape[1] - 1 - distance.flip(1).argmin(1)
-    empty = every.gather(1, first[:, None])[:, 0] == 0
-    return torch.where(empty, first, (first + last) // 2)
-
-
-def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, np.ndarray]:
-    """How good each candidate threshold is, and whether it may be chosen; arrays broadcast to (U, C, M)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if rule == "iou":
-            return np.nan_to_num(overlap / (on + area - overlap)), np.full(overlap.shape, True)
-        agreement = (scope - on - area + 2 * overlap) / scope
-        together = overlap * scope.astype(float) > on * area.astype(float)
-        valid = (agreement > 0.8) & (levels > 0) & (area / scope >= 1e-3) & together
-    return information_quality(on, overlap, area, scope), valid
+def result(pass_: Pass, layer: str, rule: str, settings: dict, origin: dict) -> Dissection:
+    """What was found under a rule."""
+    tally = pass_.tallies[layer]
+    return Dissection(
+        layer=layer,
+        concepts=pass_.segmenter.concepts,
+        rule=rule,
+        quantile=pass_.question.quantile,
+        n=pass_.seen,
+        within_category=pass_.question.within_category,
+        shape=(*pass_.generator.layers[layer][1:], *tally.size),
+        top=tally.top.seeds,
+        top_values=tally.top.values,
+        levels=tally.levels,
+        broken=tally.broken.units,
+        origin=origin,
+        generator=pass_.generator,
+        segmenter=pass_.segmenter,
+        **tally.read(rule, pass_.areas)._asdict(),
+        **settings,
+    )
 
 
 def origin_of(generator: Generator, segmenter: Segmenter) -> dict[str, str]:
-    """Names and fingerprints, as `Dissection.origin` holds them."""
+    """Names, fingerprints and unusual settings, as `Dissection.origin` holds them."""
     both = (("generator", generator), ("segmenter", segmenter))
-    return {what: live.name for what, live in both} | {f"{what}_fingerprint": live.fingerprint for what, live in both}
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
+    origin = {f"{what}_fingerprint": live.fingerprint for what, live in both}
+    origin |= {"generator": generator.title, "segmenter": segmenter.name}
+    return origin | ({"generator_settings": generator.chosen} if generator.chosen else {})

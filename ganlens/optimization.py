@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from ganlens.counting import labels_of, samples
-from ganlens.dissection import Dissection
+from ganlens.dissection import Dissection, check_dissection
+from ganlens.given import MOST_IMAGES, number, sample, whole
 from ganlens.insertion import downsampled, levels_for, patch_side
 from ganlens.models.base import OpenedGenerator
 from ganlens.progress import interrupt_between_steps, progress_bar
@@ -163,10 +164,11 @@ def optimize_units(
     >>> found.alpha.shape, found.history[:, 0].tolist()
     ((128,), [0.0, 2.0])
     """
-    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    i = concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
     check_settings(D, penalty, strength, n, steps, batch)
+    n, steps, batch = int(n), int(steps), int(batch)
     check_scores(D)
-    patch, seed = patch_side(D, patch), D.seed + 2 if seed is None else seed
+    patch, seed = patch_side(D, patch), sample(seed, D.seed + 2)
     levels = torch.tensor(levels_for(D, D.concepts[i], level), device=D.attached("generator").device)
     with progress_bar(progress, steps, "optimize") as done, interrupt_between_steps() as interrupted:
         batches = open_batches(D, i, n, batch, seed)
@@ -248,7 +250,7 @@ def open_batches(D: Dissection, i: int, n: int, batch: int, seed: int) -> list[B
     generator, found, scanned = D.attached("generator"), [], 0
     _, height, width = generator.check_layer(D.layer)
     presence = []
-    for seeds in samples(seed, SCANNED * n, batch):
+    for seeds in samples(seed, min(SCANNED * n, MOST_IMAGES), batch):
         shown = (labels_of(D, generator.generate(seeds)) == i + 1).any(1, keepdim=True)
         some = shown.flatten(1).any(1)
         found += [s for s, there in zip(seeds, some.tolist(), strict=True) if there]
@@ -281,13 +283,12 @@ def draw_places(batch: Batch, patch: int, random: np.random.Generator) -> Places
 
 def check_settings(D: Dissection, penalty: str, strength: float | None, n: int, steps: int, batch: int) -> None:
     """ValueError if a setting is out of range."""
-    if penalty not in STRENGTHS:
+    if not isinstance(penalty, str) or penalty not in STRENGTHS:
         raise ValueError(f"penalty={penalty!r}: expected 'l2', as published, or 'l1' for few units in an order")
-    if strength is not None and strength < 0:
-        raise ValueError(f"strength={strength}: expected a weight of 0 or more")
+    if strength is not None:
+        number("strength", strength, 0)
     for name, value, least in (("n", n, 4), ("steps", steps, 1), ("batch", batch, 2)):
-        if value < least:
-            raise ValueError(f"{name}={value}: expected at least {least}")
+        whole(name, value, least, MOST_IMAGES)
 
 
 def check_scores(D: Dissection) -> None:

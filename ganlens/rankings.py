@@ -6,13 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens.causal import Effect, check_count, check_steps, effects_of
+from ganlens.causal import Effect, as_units_of, check_count, check_steps, effects_of
 from ganlens.counting import BATCH, samples
-from ganlens.dissection import Dissection
+from ganlens.dissection import Dissection, check_dissection
+from ganlens.given import images, number, sample, several
 from ganlens.instrument import ablate
 from ganlens.models.base import OpenedGenerator
 from ganlens.progress import interrupt_between_steps, progress_bar
-from ganlens.segmenters.base import Concept, concept_index
+from ganlens.segmenters.base import Concept, check_scores, concept_index
 
 
 class Causes(NamedTuple):
@@ -57,11 +58,15 @@ def compare_rankings(
     >>> list(gl.compare_rankings(D, "tree", ["iou", "iqr"], k=2, n=4, draws=0, progress=False))
     ['iou', 'iqr']
     """
-    if not by or isinstance(by, str):
+    check_dissection(D)
+    names = several("by", by, "several rankings, for example ['iou', 'effect']")
+    if not names:
         raise ValueError(f"by={by!r}: expected several rankings, for example ['iou', 'effect']")
     check_count(D, k)
-    named = {name: by[name] if isinstance(by, Mapping) else D.units(concept, None, name) for name in by}
-    orders = {name: list(order)[:k] for name, order in named.items()}
+    orders = {}
+    for name in names:
+        order = as_units_of(D, by[name]) if isinstance(by, Mapping) else D.units(concept, None, name)
+        orders[name] = order[:k]
     sizes = check_steps(curve, min(map(len, orders.values())))
     return effects_of(D, concept, orders, sizes, n, to, None, draws, seed, progress)
 
@@ -89,7 +94,8 @@ def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, 
     >>> gl.match_and_cause(D, "tree")._fields
     ('causes', 'decoys', 'hidden')
     """
-    D.check_effects()
+    check_dissection(D).check_effects()
+    match, cause = number("match", match, 0, 1), number("cause", cause, -np.inf)
     i = concept_index(D.concepts, concept, D.origin["segmenter"])
     matches = D.iou[:, i] > max(match, D.chance[i])
     removes = D.effects[:, i] >= cause
@@ -149,10 +155,12 @@ def unit_gradients(
     >>> gl.unit_gradients(D, n=4, progress=False).shape
     (32, 13)
     """
-    columns = [
-        concept_index(D.concepts, c, D.origin["segmenter"]) for c in (D.concepts if concepts is None else concepts)
-    ]
-    generator, seed = D.attached("generator"), D.seed + 2 if seed is None else seed
+    check_dissection(D)
+    wanted = D.concepts if concepts is None else several("concepts", concepts, "names, for example ['tree']")
+    columns = [concept_index(D.concepts, c, D.origin["segmenter"]) for c in wanted]
+    if not columns:
+        raise ValueError("no concepts given: name at least one, or None for all")
+    n, generator, seed = images(n), D.attached("generator"), sample(seed, D.seed + 2)
     base = generator.level(ablate(D.layer, range(len(D.iou)), to=to)).reshape(-1, 1, 1)
     lost, total = np.full((2, len(D.iou), len(D.concepts)), np.nan)
     lost[:, columns] = total[:, columns] = 0
@@ -180,7 +188,7 @@ def gradients(
 def differentiable_scores(D: Dissection, x: torch.Tensor) -> torch.Tensor:
     """Scores (N, C, h, w) of images; TypeError where there are none, ValueError where gradients do not pass."""
     segmenter = D.attached("segmenter")
-    scores = segmenter.scores(x)
+    scores = check_scores(segmenter.scores(x), len(x), len(D.concepts), segmenter.name)
     if x.requires_grad and not scores.requires_grad:
         raise ValueError(f"the scores of {segmenter.name} cannot be differentiated: compute them without torch.no_grad")
     return scores

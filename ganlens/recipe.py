@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from threading import Lock
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from ganlens.files import write_atomically
+from ganlens.given import of_kind
 from ganlens.images import to_uint8
 from ganlens.instrument import Edit, as_edits, hooked
 from ganlens.models import load_generator
@@ -31,6 +33,8 @@ class Recipe:
         Which image.
     edits : tuple of Edit
         Applied in their order.
+    settings : dict
+        Those of the generator that were not the usual ones, for instance ``{"truncation": 0.7}``.
 
     Examples
     --------
@@ -47,6 +51,7 @@ class Recipe:
     fingerprint: str
     seed: int
     edits: tuple[Edit, ...] = ()
+    settings: dict = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         for name in ("generator", "fingerprint"):
@@ -54,19 +59,19 @@ class Recipe:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected a text, as Recipe.of sets it")
         object.__setattr__(self, "seed", as_seeds([self.seed])[0])
         object.__setattr__(self, "edits", as_edits(self.edits))
-        for edit in self.edits:
-            if not isinstance(edit, Edit):
-                raise ValueError(f"{type(edit).__name__} among the edits; expected those of ganlens.ablate and insert")
+        object.__setattr__(self, "settings", read_settings(self.settings))
 
     @classmethod
     def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
         """The recipe of a generator's image; ValueError if an edit does not fit."""
-        recipe = cls(G.name, G.fingerprint, seed, edits)
+        of_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
+        recipe = cls(G.name, G.fingerprint, seed, edits, G.chosen)
         check_edits(G, recipe.edits)
         return recipe
 
     def check(self, G: Generator) -> None:
-        """ValueError if the recipe is another generator's, or an edit does not fit."""
+        """ValueError if the recipe is another generator's, or an edit or a setting does not fit."""
+        of_kind("generator", G, Generator, "the one that the recipe was made with")
         fingerprint = G.fingerprint
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -74,10 +79,16 @@ class Recipe:
                 f"{G.name} (fingerprint {fingerprint}); give the one it was made with: gl.replay(recipe, generator=…)"
             )
         check_edits(G, self.edits)
+        self.variant_of(G)
+
+    def variant_of(self, G: Generator) -> Generator:
+        """The generator with the recipe's settings, whatever its own are; ValueError if it has no such settings."""
+        return G.variant(**(G.defaults | self.settings))
 
     def to_json(self) -> str:
         """JSON with a line for each edit; `from_json` is the way back."""
         head = {"format": FORMAT, "generator": self.generator, "fingerprint": self.fingerprint, "seed": self.seed}
+        head |= {"settings": self.settings} if self.settings else {}
         lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
         edits = ",".join(f"\n  {edit.to_json()}" for edit in self.edits)
         return "{\n " + ",\n ".join([*lines, f'"edits": [{edits}]']) + "\n}\n"
@@ -87,16 +98,16 @@ class Recipe:
         """Read a recipe written by `to_json`; ValueError if it is none, or of another format."""
         try:
             fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a recipe: broken JSON, {error}; expected what Recipe.save writes") from error
         if not isinstance(fields, dict) or "format" not in fields:
             raise ValueError('not a recipe: it has no "format"; expected what Recipe.save writes')
         if fields["format"] != FORMAT:
             raise ValueError(f"recipe of format {fields['format']!r}; this ganlens reads format {FORMAT}")
         names = ("generator", "fingerprint", "seed", "edits")
-        if fields.keys() != {"format", *names}:
+        if fields.keys() - {"settings"} != {"format", *names}:
             raise ValueError(f"not a recipe: it has {', '.join(fields)}; expected format, {', '.join(names)}")
-        return cls(*(fields[name] for name in names[:3]), read_edits(fields["edits"]))
+        return cls(*(fields[name] for name in names[:3]), read_edits(fields["edits"]), fields.get("settings", {}))
 
     def save(self, path: str | Path) -> None:
         """Write the JSON to a file, whole or not at all."""
@@ -115,6 +126,19 @@ class Recipe:
 def check_edits(G: Generator, edits: Sequence[Edit]) -> None:
     for edit in edits:
         G.check_edit(edit)
+
+
+def read_settings(settings) -> dict:
+    """Settings by name; ValueError if they are nothing of the kind."""
+    plain = isinstance(settings, dict) and all(
+        isinstance(name, str) and (value is None or (type(value) in (int, float) and isfinite(value)))
+        for name, value in settings.items()
+    )
+    if not plain:
+        raise ValueError(
+            f"settings of the recipe: {settings!r}; expected numbers by name, such as {{'truncation': 0.7}}"
+        )
+    return dict(settings)
 
 
 def read_edits(edits) -> tuple[Edit, ...]:
@@ -150,6 +174,7 @@ class Renderer:
     """
 
     def __init__(self, G: Generator):
+        G.check_draws()
         self.G, self.lock = G, Lock()
         self.kept: dict[tuple, OpenedGenerator] = {}  # the newest is the last
 
@@ -215,7 +240,7 @@ def replay(recipe: Recipe | str | Path, generator: Generator | None = None) -> n
     Raises
     ------
     ValueError
-        No recipe, or one of another generator.
+        No recipe, or one of another generator, or with settings that this one does not have.
 
     Examples
     --------
@@ -226,7 +251,7 @@ def replay(recipe: Recipe | str | Path, generator: Generator | None = None) -> n
     recipe = as_recipe(recipe)
     G = load_generator("scenes") if generator is None else generator
     recipe.check(G)
-    return Renderer(G).render(recipe.seed, recipe.edits)[1]
+    return Renderer(recipe.variant_of(G)).render(recipe.seed, recipe.edits)[1]
 
 
 def as_recipe(recipe: Recipe | str | Path) -> Recipe:
@@ -235,4 +260,4 @@ def as_recipe(recipe: Recipe | str | Path) -> Recipe:
         return recipe
     if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
         return Recipe.from_json(recipe)
-    return Recipe.load(recipe)
+    return Recipe.load(of_kind("recipe", recipe, str | Path, "a Recipe, its JSON, or the path of its file"))

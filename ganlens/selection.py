@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ganlens.causal import Effect, check_count, check_present, unit_effects
+from ganlens.causal import Effect, check_present, unit_effects
 from ganlens.counting import BATCH, count_edit, count_under, samples, unedited
-from ganlens.dissection import Dissection
+from ganlens.dissection import Dissection, check_dissection
+from ganlens.given import MOST_IMAGES, images, number, several, whole
 from ganlens.instrument import ablate
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Concept, concept_index
@@ -121,11 +122,9 @@ def minimal_units(
     >>> gl.minimal_units(D, "tree", k=2, n=4, tries=4, by=["iou"], progress=False).possible
     False
     """
-    i = concept_index(D.concepts, concept, D.origin["segmenter"])
-    for name, share in (("remove", remove), ("collateral", collateral)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share}: expected a share from 0 to 1")
-    check_count(D, min(k, len(D.iou)))
+    i = concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
+    remove, collateral = number("remove", remove, 0, 1), number("collateral", collateral, 0, 1)
+    n, tries, k = images(n), whole("tries", tries, 1, MOST_IMAGES), whole("k", k)
     orders = [order[:k] for order in orders_for(D, i, to, by, progress)]
     search = Search(D, i, to, tries)
     sets = dict.fromkeys(tuple(order[:size]) for order in orders for size in range(1, len(order) + 1))
@@ -178,7 +177,7 @@ class Search:
 def orders_for(D: Dissection, i: int, to: str, by: Sequence[str] | None, progress) -> list[list[int]]:
     """Rankings of units for a concept, best first; by default also one by the effect minus that on everything else."""
     if by is not None:
-        return [D.units(D.concepts[i], None, name) for name in by]
+        return [D.units(D.concepts[i], None, name) for name in several("by", by, "rankings, for example ['iou']")]
     alone = unit_effects(D, to=to, known=D.effects, progress=progress)
     others = np.where(np.arange(len(D.concepts)) == i, 0, D.area) / max(D.area.sum(), 1)
     merits = alone[:, i], alone[:, i] - np.abs(alone) @ others

@@ -22,6 +22,7 @@ class Statistic:
     """
 
     merges: ClassVar[dict[str, Callable]] = {}
+    at_host: ClassVar[tuple[str, ...]] = ()  # what is never on a GPU
     scale: "Scale | None" = None
 
     def merge(self, other: "Statistic") -> "Statistic":
@@ -38,13 +39,14 @@ class Statistic:
         return state | (self.scale.state() if self.scale else {})
 
     @classmethod
-    def from_state(cls, state: dict[str, np.ndarray]) -> "Statistic":
-        """Rebuild a statistic from its `state`."""
+    def from_state(cls, state: dict[str, np.ndarray], device: torch.device | str = "cpu") -> "Statistic":
+        """Rebuild a statistic from its `state`, on a device."""
         self = cls.__new__(cls)
         if "slope" in state:
-            self.scale = Scale.from_state(state)
+            self.scale = Scale.from_state(state, device)
         for name in cls.merges:
-            setattr(self, name, torch.from_numpy(np.array(state[name])))
+            tensor = torch.from_numpy(np.array(state[name]))
+            setattr(self, name, tensor if name in cls.at_host else tensor.to(device))
         return self
 
 
@@ -99,10 +101,10 @@ class Scale:
         return {"low": self.low.cpu().numpy(), "slope": self.slope.cpu().numpy(), "bins": np.array(self.bins)}
 
     @classmethod
-    def from_state(cls, state: dict[str, np.ndarray]) -> "Scale":
-        """Rebuild a scale from its `state`."""
+    def from_state(cls, state: dict[str, np.ndarray], device: torch.device | str = "cpu") -> "Scale":
+        """Rebuild a scale from its `state`, on a device."""
         self = cls.__new__(cls)
-        self.low, self.slope = (torch.from_numpy(np.array(state[name])) for name in ("low", "slope"))
+        self.low, self.slope = (torch.from_numpy(np.array(state[name])).to(device) for name in ("low", "slope"))
         self.bins = int(state["bins"])
         return self
 
@@ -168,6 +170,7 @@ class JointCounts(Statistic):
     """
 
     merges: ClassVar = {"pixels": torch.add, "marginal": torch.add, "counts": lambda a, b: narrowed(a.long() + b)}
+    at_host: ClassVar = ("pixels",)
 
     def __init__(self, scale: Scale, columns: int):
         units, device = len(scale.low), scale.low.device
@@ -307,6 +310,7 @@ class TopImages(Statistic):
     """
 
     merges: ClassVar = {"best": lambda a, b: best_of(torch.cat([a, b], 1), a.shape[1])}
+    at_host: ClassVar = ("best",)
 
     def __init__(self, units: int, k: int = 32):
         self.best = torch.tensor([-torch.inf, -1], dtype=torch.float64).repeat(units, k, 1)  # (U, k, value and seed)
@@ -339,6 +343,7 @@ class Areas(Statistic):
     """Pixels of each column (K,), and all pixels."""
 
     merges: ClassVar = {"counts": torch.add, "pixels": torch.add}
+    at_host: ClassVar = ("pixels",)
 
     def __init__(self, columns: int, device: torch.device | str = "cpu"):
         self.counts = torch.zeros(columns, dtype=torch.int64, device=device)

@@ -89,23 +89,29 @@ def write_notebook(path: Path, *cells: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": kernel}), path)
 
 
-def ask_kernel(page, code: str):
-    """The value of a Python expression in the notebook's kernel, by way of JSON."""
-    text = page.evaluate(
+def tell_kernel(page, code: str) -> str:
+    """Run code in the notebook's kernel, outside of its cells; what it prints."""
+    text, errors = page.evaluate(
         """async code => {
             const kernel = jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
-            let text = '';
+            let text = '', errors = '';
             const future = kernel.requestExecute({ code, store_history: false });
             future.onIOPub = message => {
                 if (message.header.msg_type === 'stream') text += message.content.text;
-                if (message.header.msg_type === 'error') text += message.content.traceback.join('\\n');
+                if (message.header.msg_type === 'error') errors += message.content.traceback.join('\\n');
             };
             await future.done;
-            return text;
+            return [text, errors];
         }""",
-        f"import json; print(json.dumps({code}))",
+        code,
     )
-    return json.loads(text)
+    assert not errors, errors
+    return text.strip()
+
+
+def ask_kernel(page, code: str):
+    """The value of a Python expression in the notebook's kernel, by way of JSON."""
+    return json.loads(tell_kernel(page, f"import json; print(json.dumps({code}))"))
 
 
 def run_cells(page, count: int) -> None:

@@ -123,6 +123,25 @@ class Residual(nn.Module):
         return torch.tanh(self.paint(r))
 
 
+class TwoColors(nn.Module):
+    """Unit 0 draws red, unit 1 draws green, units 2 … 7 do nothing; the latent (N, 64) decides where."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, z):
+        pattern = torch.stack([z, z.roll(3, 1), *[z.roll(k, 1) for k in range(4, 10)]], 1)  # (N, 8, 64)
+        r = self.layer((pattern.unflatten(2, (8, 8)) > 0.8).float())
+        blue = torch.zeros_like(r[:, :1])
+        return torch.cat([r[:, :2], blue], 1) * 2 - 1
+
+
+def two_colors(x):
+    """Labels (N, 2, Y, X): 1 where it is red, 2 where it is green."""
+    return ((x[:, :2] > 0) * torch.tensor([1, 2])[:, None, None]).int()
+
+
 class Wiring(nn.Module):
     """Colours behind a layer of 8 units with known wiring: the latent (N, 64) decides where, the units whether.
 

@@ -18,16 +18,20 @@ RANKS = {
     room: rank
     for rank, rooms in enumerate(
         [
-            "images names files progress terminal _compiled",
-            "instrument statistics",
+            "images names given files progress terminal _compiled",
+            "instrument statistics content",
             "models segmenters",
-            "dissection recipe",
-            "matching counting context comparison",
-            "causal",
-            "insertion rankings",
-            "optimization selection",
-            "scenes",
-            "artifacts plots",
+            "archive ranked memory tallies checkpointing",
+            "dissection recipe passes",
+            "sharding",
+            "matching counting distances comparison correspondence",
+            "causal areas accuracy",
+            "insertion rankings importance",
+            "optimization selection trials",
+            "scenes context",
+            "references",
+            "artifacts",
+            "plots",
             "report widgets",
             "benchmark",
             "cli",
@@ -49,7 +53,8 @@ HOMES = {
 }
 
 # The package of setup.cfg that brings a module, where the names differ.
-BROUGHT_BY = {"PIL": "pillow", "skimage": "scikit-image", "traitlets": "ipywidgets", "IPython": "ipywidgets"}
+BROUGHT_BY = {"PIL": "pillow", "torch_fidelity": "torch-fidelity", "skimage": "scikit-image", "scipy": "scikit-image"}
+BROUGHT_BY |= {"traitlets": "ipywidgets", "IPython": "ipywidgets"}
 
 AT_HOST = {"google"}  # Colab's own package, asked for only where it is already loaded
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from ganlens.benchmark import measure_causal
+from ganlens.benchmark import measure_causal, measure_networks
 from ganlens.cli import main
+from ganlens.models.progan import ProgressiveGenerator
 
 
 def test_rows(capsys):
@@ -20,8 +21,16 @@ def test_rows(capsys):
 
 
 def test_causal_rows(G, S):
-    rows = measure_causal(G, S, "layer9", rounds=1, count=3, steps=2, n=16)
-    assert [row["case"] for row in rows] == ["unit_effects, 3 units", "optimize_units, 2 steps"]
+    rows = measure_causal(G, S, "layer4", rounds=1, count=1, steps=2, n=16, seen=1)
+    cases = ["context, 64 cells, 1 image", "unit_effects, 1 unit", "optimize_units, 2 steps"]
+    assert [row["case"] for row in rows] == cases
     for row in rows:
         assert 0 < row["overhead"] < 5
         assert row["ms_per_image"] > 0
+
+
+def test_rows_of_networks():
+    plain, fast, half, *behind = measure_networks(ProgressiveGenerator((8, 8, 8, 8, 8), z_dim=8), rounds=1, n=2)
+    assert (plain["case"], plain["overhead"]) == ("plain", 1)
+    assert (fast["case"], half["case"]) == ("rewritten", "rewritten, bfloat16")
+    assert [row["case"] for row in behind] == ["plain, behind layer4"]

@@ -3,6 +3,7 @@
 import json
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ import traitlets
 from planted import Residual, Z
 
 import ganlens as gl
-from ganlens.images import encode
+from ganlens.images import encode, to_uint8
+from ganlens.recipe import Renderer
 from ganlens.widgets.controls import MODES
 from ganlens.widgets.readout import change_of, change_table, share_table
 from ganlens.widgets.stage import batch
 from ganlens.widgets.strokes import History, Stroke, parse_units, region_of, shifted, union, write_units
 
 CELLS = [20, 21, 28, 29]
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
@@ -26,6 +29,13 @@ def canvas(D):
     assert made.wait()
     yield made
     made.wait()
+
+
+@pytest.fixture(scope="module")
+def styled():
+    """Of a generator that has truncation."""
+    G = gl.load_generator(DATA / "stylegan2_rosinality_32.pt")
+    return gl.dissect(G, gl.load_segmenter("colors"), "convs.1", n=8, progress=False)
 
 
 def send(canvas, part="brush", **message):
@@ -447,6 +457,67 @@ class TestReadout:
 
     def test_an_edit_everywhere_has_no_outside(self):
         assert union([gl.ablate("layer4", [1])], (5, 7)).all()
+
+
+class TestSettings:
+    """Truncation and class, where the generator has them."""
+
+    def test_truncation_is_that_of_the_image_the_strip_and_the_recipe(self, styled):
+        canvas = gl.InterventionCanvas(styled, seed=3)
+        assert canvas.wait()
+        whole, strip, table = canvas.image, canvas.strip.pictures, canvas.controls.readout.value
+        canvas.units = (0, 1)
+        canvas.paint([0, 5])
+        canvas.controls.truncation.value = 0.5
+        assert canvas.wait()
+        other = styled.generator.variant(truncation=0.5)
+        assert not np.array_equal(canvas.before, whole)
+        assert np.array_equal(canvas.before, Renderer(other).render(3)[1])
+        assert np.array_equal(canvas.image, gl.replay(canvas.recipe, styled.generator))
+        assert len(canvas.edits) == 1
+        assert canvas.recipe.settings == {"truncation": 0.5}
+        assert len(canvas.strip.pictures) == len(strip)
+        assert canvas.strip.pictures != strip
+        assert canvas.controls.readout.value != table
+        assert styled.generator.settings["truncation"] == 1
+
+    def test_a_recipe_brings_its_truncation(self, styled):
+        canvas = gl.InterventionCanvas(styled, seed=3)
+        canvas.load(gl.Recipe.of(styled.generator.variant(truncation=0.25), 5, []))
+        assert canvas.wait()
+        assert canvas.truncation == canvas.controls.truncation.value == 0.25
+        canvas.load(gl.Recipe.of(styled.generator, 5, []))
+        assert canvas.wait()
+        assert canvas.truncation == 1
+
+    def test_a_value_that_it_does_not_have(self, styled, canvas):
+        other = gl.InterventionCanvas(styled)
+        for wrong, name, value in ((other, "truncation", 3.0), (canvas, "truncation", 0.5), (other, "label", 1)):
+            before = getattr(wrong, name)
+            with pytest.raises(traitlets.TraitError, match=name):
+                setattr(wrong, name, value)
+            assert getattr(wrong, name) == before
+        assert other.wait()
+
+    def test_classes(self):
+        class Classes(Residual):
+            def forward(self, z, labels):
+                return super().forward(z + labels[:, None])
+
+        G = gl.Generator.wrap(Classes(), Z, classes=3)
+        D = gl.dissect(G, gl.load_segmenter("colors"), "stem", n=8, progress=False)
+        canvas = gl.InterventionCanvas(D, seed=3)
+        assert canvas.wait()
+        assert canvas.label is None
+        assert [value for _, value in canvas.controls.label.options] == ["", 0, 1, 2]
+        assert canvas.controls.label.label == "by seed"
+        shown = []
+        for label in (0, 1, 2, None):
+            canvas.label = label
+            assert canvas.wait()
+            shown.append(canvas.image)
+            assert np.array_equal(shown[-1], to_uint8(G.variant(label=label).generate([3, 4]))[0])
+        assert len({picture.tobytes() for picture in shown}) == 3
 
 
 class TestStatic:

@@ -7,31 +7,17 @@ import numpy as np
 import planted
 import pytest
 import torch
-from torch import nn
 
 from ganlens.causal import Effect, ablation_effect, share_removed, unit_effects
 from ganlens.counting import count_pixels, samples
 from ganlens.dissection import Dissection
-from ganlens.insertion import average_causal_effect, insertion_effect, presence_levels
+from ganlens.insertion import average_causal_effect, insertion_effect
 from ganlens.instrument import ablate
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
 from ganlens.rankings import compare_rankings, match_and_cause, unit_gradients
 from ganlens.segmenters.base import Concept, Segmenter
-
-
-class TwoColors(nn.Module):
-    """Unit 0 draws red, unit 1 draws green, units 2 … 7 do nothing; the latent decides where."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Identity()
-
-    def forward(self, z):
-        pattern = torch.stack([z, z.roll(3, 1), *[z.roll(k, 1) for k in range(4, 10)]], 1)  # (N, 8, 64)
-        r = self.layer((pattern.unflatten(2, (8, 8)) > 0.8).float())
-        blue = torch.zeros_like(r[:, :1])
-        return torch.cat([r[:, :2], blue], 1) * 2 - 1
+from ganlens.selection import minimal_units
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +27,8 @@ def embedded(G, S):
 
 @pytest.fixture(scope="module")
 def D():
-    colors = Segmenter.wrap(lambda x: ((x[:, :2] > 0) * torch.tensor([1, 2])[:, None, None]).int(), ["red", "green"])
-    return dissect(Generator.wrap(TwoColors(), 64), colors, "layer", n=64, progress=False)
+    S = Segmenter.wrap(planted.two_colors, ["red", "green"])
+    return dissect(Generator.wrap(planted.TwoColors(), 64), S, "layer", n=64, progress=False)
 
 
 def test_the_cause_removes_everything_and_nothing_else(D):
@@ -147,6 +133,17 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(D):
         small = ablation_effect(D, "red", [0], n=60, region=region, draws=0, seed=seed, progress=False)
         inside += small.low[0] <= truth <= small.high[0]
     assert inside >= 36
+
+
+def test_the_mean_of_random_sets_has_an_interval(wired):
+    effect = ablation_effect(wired, "red", [1], n=40, draws=4, progress=False)
+    low, high = effect.random_interval
+    assert (low <= effect.random.mean(0)).all()
+    assert (effect.random.mean(0) <= high).all()
+    alike = dataclasses.replace(effect, random_after=np.stack([effect.after] * 3))
+    np.testing.assert_allclose(alike.random_interval, effect.interval)
+    none = dataclasses.replace(effect, random_after=effect.random_after[:0])
+    assert np.isnan(none.random_interval).all()
 
 
 def test_share_removed():
@@ -276,6 +273,12 @@ def test_gradient_order_is_kept(wired, tmp_path):
     again = Dissection.load(tmp_path / "d.npz")
     assert sorted(again.units("red", k=2, by="gradient")) == [1, 4]
     assert again.units("blue", k=2, by="ace") == [7, 6]
+    copy = dataclasses.replace(D, effects=None)
+    assert copy.units("blue", k=2, by="ace") == [7, 6]
+    copy.keep_ranking("ace", -np.arange(8.0), "blue")
+    assert copy.units("blue", k=2, by="ace") == [0, 1]
+    assert D.units("blue", k=2, by="ace") == [7, 6]
+    assert not wired.rankings
     with pytest.raises(ValueError, match="optimize_units\\(D, 'red'\\)"):
         again.units("red", by="ace")
     for arguments, message in (
@@ -284,50 +287,6 @@ def test_gradient_order_is_kept(wired, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             D.keep_ranking(*arguments)
-
-
-# ---- insertion
-
-
-def test_what_is_switched_on_is_drawn_there(D):
-    region = np.zeros((8, 8))
-    region[2:4, 3:6] = 1
-    x = D.generator.generate(next(samples(D.seed + 1, 30, 30)))
-    free = float((x[:, 0, 2:4, 3:6] < 0).float().mean())
-    gain = insertion_effect(D, "red", [0], n=30, level=1.0, region=region, progress=False)
-    assert gain.gained == pytest.approx([free, 0])
-    assert gain.area.tolist() == [6] * 30
-    low, high = gain.interval
-    assert low[0] <= gain.gained[0] <= high[0]
-    assert gain.random.shape == (3, 2)
-
-
-def test_average_causal_effect_of_the_cause_is_one(D):
-    """On everywhere where it is switched on, off everywhere where it is switched off, and read nowhere else."""
-    effect = average_causal_effect(D, "red", [0], n=20, level=1.0, patch=2, progress=False)
-    assert effect.gained[0] == 1
-    assert effect.area.tolist() == [4] * 20
-    assert effect.without[:, 0].tolist() == [0] * 20
-    other = average_causal_effect(D, "red", [5], n=20, level=1.0, draws=0, progress=False)
-    assert other.gained[0] == 0
-
-
-def test_places_depend_on_the_seed_alone(D):
-    a, b, c = (
-        average_causal_effect(D, "green", [0], n=n, level=1.0, seed=seed, draws=0, progress=False)
-        for n, seed in ((10, 4), (6, 4), (10, 5))
-    )
-    assert (a.present[:6] == b.present).all()
-    assert (a.present != c.present).any()
-
-
-def test_presence_level_is_the_mean_where_the_concept_is(embedded):
-    D, i = embedded, embedded.segmenter.index("tree")
-    x, features = D.generator.read(D.generator.sample(range(D.seed * 10**6, D.seed * 10**6 + 40)), [D.layer])
-    shown = D.segmenter.labels(x) == i + 1
-    r = nn.functional.interpolate(features[D.layer], (64, 64), mode="bilinear", align_corners=False)
-    expected = (r.double() * shown).sum((0, 2, 3)) / shown.sum()
-    np.testing.assert_allclose(presence_levels(D, D.concepts[i], n=40), expected, atol=1e-5)
 
 
 # ---- by definition, and as often as they say
@@ -421,5 +380,10 @@ def test_a_concept_that_is_never_there(wired):
         ablation_effect(D, "nothing", [0], n=8, progress=False)
     with pytest.raises(ValueError, match="nothing is in none of the 16 images: give a level"):
         insertion_effect(D, "nothing", [0], n=8, level="presence", progress=False)
+    for function in (ablation_effect, insertion_effect, average_causal_effect):
+        with pytest.raises(ValueError, match=r"nothing is in none of the 16 images of this dissection.*units=\[…\]"):
+            function(D, "nothing", n=8, k=2, progress=False)
+    with pytest.raises(ValueError, match="nothing is in none of the 8 images"):
+        minimal_units(D, "nothing", tries=8, by=["iou"], progress=False)
     with pytest.raises(TypeError, match="no differentiable scores"):
         unit_gradients(D, n=8, progress=False)

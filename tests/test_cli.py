@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import ganlens as gl
 from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli, matching
 from ganlens.models import list_models, load_generator
 from ganlens.segmenters import SEGMENTERS, load_segmenter
@@ -155,11 +156,13 @@ class TestLists:
     def test_models(self, ganlens):
         status, out, err = ganlens("models")
         assert (status, err) == (0, "")
-        for name, about in {**list_models(), **SEGMENTERS}.items():
+        assert out.startswith(repr(list_models()))
+        for name, about in SEGMENTERS.items():
             assert re.search(rf"^{re.escape(name)}  +{re.escape(about)}$", out, re.MULTILINE)
 
     def test_models_json(self, ganlens):
-        assert json.loads(ganlens("models", "--json")[1]) == {"generators": list_models(), "segmenters": SEGMENTERS}
+        found = json.loads(ganlens("models", "--json")[1])
+        assert found == {"generators": list_models().rows(), "segmenters": SEGMENTERS}
 
     def test_layers(self, ganlens):
         status, out, err = ganlens("layers")
@@ -414,16 +417,69 @@ class TestShow:
         assert (status, err) == (1, f"ganlens show: error: {tmp_path}/none.npz: No such file or directory\n")
 
 
+class TestReport:
+    def test_is_that_of_the_library(self, file, ganlens, tmp_path):
+        status, out, err = ganlens("report", file, tmp_path / "a.html", "--quiet")
+        assert (status, out, err) == (0, "", "")
+        dissection = Dissection.load(file, generator=load_generator())
+        (tmp_path / "library").mkdir()
+        gl.report(dissection, tmp_path / "library" / "a.html", progress=False)
+        for path in (tmp_path / "library").iterdir():
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+    def test_several_files(self, file, ganlens, tmp_path):
+        tiny(name="not known").save(tmp_path / "mine.npz")
+        tiny(name="not known").save(tmp_path / "other.npz")
+        files = [tmp_path / "mine.npz", tmp_path / "other.npz"]
+        status, out, err = ganlens("report", *files, tmp_path / "both.html")
+        assert (status, out, err.count("--generator gives it")) == (0, "", 2)
+        text = (tmp_path / "both.html").read_text()
+        assert "<h2>mine</h2>" in text
+        assert "<h2>other</h2>" in text
+        assert "<img" not in text
+        assert {path.name for path in tmp_path.glob("both-*.csv")} == {"both-mine.csv", "both-other.csv"}
+        (tmp_path / "folder").mkdir()
+        files[1] = files[1].rename(tmp_path / "folder" / "mine.npz")
+        assert ganlens("report", *files, tmp_path / "paths.html", "--quiet") == (0, "", "")
+        text = (tmp_path / "paths.html").read_text()
+        assert all(f"<h2>{path}</h2>" in text for path in files)
+
+    def test_leaves_existing_files_alone(self, tmp_path, ganlens):
+        tiny(name="not known").save(tmp_path / "a.npz")
+        for name in ("a.html", "a.csv", "a.json"):
+            (tmp_path / name).write_text("old")
+            status, out, err = ganlens("report", tmp_path / "a.npz", tmp_path / "a.html")
+            assert (status, out) == (1, "")
+            assert f"{name} exists and was left as it is; --force replaces it" in err
+            assert ganlens("report", tmp_path / "a.npz", tmp_path / "a.html", "--force", "--quiet") == (0, "", "")
+            assert (tmp_path / name).read_text() != "old"
+            for written in ("a.html", "a.csv", "a.json"):
+                (tmp_path / written).unlink()
+
+    def test_another_generator(self, tmp_path, ganlens):
+        tiny(name="not known").save(tmp_path / "a.npz")
+        status, _, err = ganlens("report", tmp_path / "a.npz", tmp_path / "a.html", "--generator", "scenes")
+        assert status == 2
+        assert "was made with the generator not known" in err
+        assert not (tmp_path / "a.html").exists()
+
+    def test_changed_generator_of_that_name(self, tmp_path, ganlens):
+        tiny(name="scenes").save(tmp_path / "a.npz")
+        status, _, err = ganlens("report", tmp_path / "a.npz", tmp_path / "a.html")
+        assert status == 0
+        assert "no images" in err
+
+
 class TestBench:
     def test_options_reach_the_benchmark(self, ganlens, monkeypatch):
         calls, row = [], {"networks": "embedded", "case": "layer4, quantile", "ms_per_image": 1.25, "overhead": 1.5}
         monkeypatch.setattr(benchmark, "main", lambda *arguments: calls.append(arguments) or [row])
-        status, out, err = ganlens("bench", "-n", 50, "--rounds", 2, "--large", "--json")
+        status, out, err = ganlens("bench", "-n", 50, "--rounds", 2, "--large", "--causal", "--networks", "--json")
         assert (status, json.loads(out), err) == (0, [row], "")
         status, out, err = ganlens("bench")
         assert (status, err) == (0, "")
         assert out.splitlines()[1].split() == ["embedded", "layer4,", "quantile", "1.250", "1.500"]
-        assert calls == [(50, 2, True), (500, 3, False)]
+        assert calls == [(50, 2, True, True, True), (500, 3, False, False, False)]
 
     def test_overhead_is_over_the_networks_alone(self, ganlens, monkeypatch):
         seconds = itertools.cycle([2, 3, 5, 8])
@@ -453,6 +509,9 @@ class TestWrongUsage:
             ("show FILE --concept tre", "did you mean 'tree'"),
             ("show FILE --picture a.gif", ".png"),
             ("show FILE -k 0", "1 or more"),
+            ("report FILE a.pdf", "ends in .html"),
+            ("report a.html", "required"),
+            ("report FILE a.html --generator scens", "did you mean 'scenes'"),
             ("show FILE --js", "unrecognized"),
             ("dance", "invalid choice"),
         ],

@@ -14,12 +14,14 @@ from torch import nn
 
 import ganlens as gl
 from ganlens import plots
-from ganlens.context import CONFIDENCE, Context, context, most_frequent, neighbourhood, tried, where
+from ganlens.context import Context, context, where
 from ganlens.dissection import Dissection
+from ganlens.insertion import presence_levels
 from ganlens.instrument import Edit, insert
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter
+from ganlens.trials import most_frequent, neighbourhood, tried
 
 FLOWER, GRASS = 1, 2  # labels
 
@@ -75,6 +77,9 @@ def test_a_flower_grows_where_grass_is_and_nowhere_else(C):
         "gained": 16.0,
         "low": 16.0,
         "high": 16.0,
+        "random": 0.0,
+        "random_low": 0.0,
+        "random_high": 0.0,
         "appears": 1.0,
         "gained_in_image": 16.0,
         "change_of_others": 16.0,
@@ -91,6 +96,26 @@ def test_units_that_do_nothing_change_nothing(D):
     C = context(D, "flower", [2, 3], n=8, progress=False)
     assert not C.gained.any()
     assert not C.change.any()
+
+
+def test_random_units_take_turns(D, C):
+    """Three sets of one unit, of which none is the flower; then sets that are, in every third image."""
+    assert len(C.random_units) == 3
+    assert not {unit for units in C.random_units for unit in units} & {0}
+    assert not C.random_gained.any()
+    assert C.random[GRASS] == 0
+    several = context(D, "grass", [2, 3], n=8, draws=5, progress=False)
+    for i in range(8):
+        units = several.random_units[i % 5]
+        assert (several.random_gained[i] == where(D, "grass", 1_000_000 + i, units)).all()
+    assert several.random_gained.any()
+    assert several.random[0] == pytest.approx(several.random_gained[several.before[..., 0] == 0].mean())
+    none = context(D, "flower", [0], n=2, draws=0, progress=False)
+    assert none.random_units == ()
+    assert np.isnan([none.random, *none.random_interval]).all()
+    assert "100%" in repr(none)
+    with pytest.raises(ValueError, match="draws=-1: expected a number of random sets"):
+        context(D, "flower", [0], draws=-1, progress=False)
 
 
 def test_the_map_of_one_image_says_where_before_painting(D):
@@ -210,7 +235,9 @@ def test_strides(D, C):
 
 
 def same(a: Context, b: Context) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("before", "gained", "change"))
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("before", "gained", "change", "random_gained")
+    )
 
 
 def test_the_batch_changes_nothing(lattice, D):
@@ -230,12 +257,12 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(C):
     """Trials of one image resemble each other; still the 99 % interval contains the true mean nearly always."""
     random, inside = np.random.default_rng(0), 0
     for _ in range(200):
-        image = random.normal(5, 2, (40, 1, 1))
-        gained = np.round(100 * (image + random.normal(0, 3, (40, 3, 3)))).astype(int)
-        made_up = dataclasses.replace(C, before=np.full((40, 3, 3, 1), GRASS), gained=gained)
+        image = random.normal(5, 2, (80, 1, 1))
+        gained = np.round(100 * (image + random.normal(0, 3, (80, 3, 3)))).astype(int)
+        made_up = dataclasses.replace(C, before=np.full((80, 3, 3, 1), GRASS), gained=gained)
         low, high = (end[GRASS] for end in made_up.interval)
         inside += low <= 500 <= high
-    assert inside >= 200 * CONFIDENCE - 8
+    assert 0.96 <= inside / 200 <= 1
 
 
 def test_no_interval_of_one_image(C):
@@ -277,9 +304,11 @@ def test_files_keep_everything(C, tmp_path):
     again = Context.load(tmp_path / "c.npz")
     assert same(C, again)
     for field in dataclasses.fields(Context):
-        if field.name not in ("before", "gained", "change"):
+        if field.name not in ("before", "gained", "change", "random_gained"):
             assert getattr(again, field.name) == getattr(C, field.name)
     assert repr(again) == repr(C)
+    dataclasses.replace(C, random_units=(), random_gained=None).save(tmp_path / "c.npz")
+    assert Context.load(tmp_path / "c.npz").random_gained is None
 
 
 def test_damaged_files_are_refused(D, C, tmp_path):
@@ -287,9 +316,10 @@ def test_damaged_files_are_refused(D, C, tmp_path):
     D.save(path)
     with pytest.raises(ValueError, match="damaged or no context"):
         Context.load(path)
-    dataclasses.replace(C, change=C.change[:2]).save(path)
-    with pytest.raises(ValueError, match="do not fit"):
-        Context.load(path)
+    for damaged in ({"change": C.change[:2]}, {"random_gained": C.gained[:2]}, {"before": C.before[..., 0]}):
+        dataclasses.replace(C, **damaged).save(path)
+        with pytest.raises(ValueError, match="do not fit"):
+            Context.load(path)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"c.npz is damaged or no context"):
         Context.load(path)
@@ -306,7 +336,8 @@ def test_a_loaded_dissection_knows_the_levels(D, tmp_path):
 def test_it_reads_well(C):
     lines = repr(C).split("\n")
     assert lines[0] == "flower into layer of Meadow: 1 units switched on in one of 4 x 4 cells at a time, 30 images"
-    assert lines[2].split() == ["grass", "16.0", "(16.0", "…", "16.0)", "100%", f"{C.trials[2]}", "in", "30", "images"]
+    gained, random = ["16.0", "(16.0", "…", "16.0)"], ["0.0", "(0.0", "…", "0.0)"]
+    assert lines[2].split() == ["grass", *gained, *random, "100%", f"{C.trials[2]}", "in", "30", "images"]
     assert C.table().loc["grass", "gained"] == 16
 
 
@@ -314,6 +345,15 @@ def test_the_name_is_the_function():
     assert gl.context is context
     assert gl.where is where
     assert gl.Context is Context
+
+
+def test_the_level_where_the_concept_is(D):
+    C = context(D, "grass", [1, 2], n=1, level="presence", draws=1, progress=False)
+    levels = presence_levels(D, C.concept)
+    assert C.edit.level == tuple(levels[[1, 2]].tolist())
+    assert levels.argmax() == 1
+    random = insert("layer", C.random_units[0], levels[list(C.random_units[0])])
+    assert (C.random_gained[0] == where(D, "grass", 1_000_000, random.units, level=random.level)).all()
 
 
 def test_the_edit_can_be_painted(C):
@@ -326,7 +366,7 @@ def test_the_edit_can_be_painted(C):
     [
         ({"concept": "flwoer"}, "did you mean 'flower'"),
         ({"units": [6]}, "unit 6 is out of range"),
-        ({"k": 0}, "k=0: expected a whole number, at least 1"),
+        ({"k": 0}, "k=0: layer has 6 units; expected at least 1"),
         ({"k": 7}, "k=7: layer has 6 units"),
         ({"n": 0}, "n=0"),
         ({"batch": 0}, "batch=0"),
@@ -378,6 +418,7 @@ def made_up(concepts: int, n: int = 30) -> Context:
     settings = {"grid": (8, 8), "size": (64, 64), "stride": 1, "seed": 1, "complete": True}
     origin = {"generator": "made up", "segmenter": "made up"}
     edit = insert("layer4", range(20))
+    settings |= {"random_units": ((1, 2), (3, 4)), "random_gained": random.integers(-9, 12, gained.shape)}
     return Context(edit, vocabulary, 1, origin=origin, before=before, gained=gained, change=change, **settings)
 
 
@@ -395,6 +436,12 @@ def test_bars_are_the_gains_in_their_order(C, close_figures):
     lines = [tuple(path.vertices[:, 0]) for path in ax.collections[0].get_paths() if len(path.vertices)]
     known = [(row["low"], row["high"]) for row in rows[:5] if row["images"] > 1]
     np.testing.assert_allclose([line for line in lines if not np.isnan(line).any()], known, atol=1e-3)
+    (dots,) = [line for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots.get_xdata(), [row["random"] for row in rows[:5]], atol=1e-3)
+    assert "grey: as many random units" in ax.get_xlabel()
+    alone = plots.context_bars(dataclasses.replace(some, random_units=(), random_gained=None))
+    assert_readable(alone)
+    assert "random" not in alone.get_xlabel()
     written = [text.get_text() for text in ax.texts]
     assert written == [
         "gained",

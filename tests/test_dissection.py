@@ -33,7 +33,7 @@ def saved(small, tmp_path):
     return tmp_path / "small.npz"
 
 
-OTHERS = {"concepts", "levels", "generator", "segmenter", "effects"}
+OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings"}
 
 
 def assert_equal(a: gl.Dissection, b: gl.Dissection):
@@ -49,6 +49,7 @@ def assert_equal(a: gl.Dissection, b: gl.Dissection):
         np.testing.assert_array_equal(array, b.levels.state()[name], err_msg=name)
     assert a.labels == b.labels
     np.testing.assert_array_equal(a.effects, b.effects)
+    np.testing.assert_equal(a.rankings, b.rankings)
 
 
 class TestNumbers:

@@ -116,7 +116,9 @@ class TestGenerate:
     def test_images_out_of_range_are_clipped(self):
         net = nn.Sequential(nn.Unflatten(1, (Z, 1, 1)), nn.Conv2d(Z, 3, 1))
         nn.init.constant_(net[1].weight, 100)
-        assert gl.Generator.wrap(net, Z).generate(range(5)).abs().max() == 1
+        with pytest.warns(UserWarning, match=r"% of the values of Sequential are outside \[-1, 1\] .* output='tanh'"):
+            G = gl.Generator.wrap(net, Z)
+        assert G.generate(range(5)).abs().max() == 1
 
     def test_grey_images_are_shown_as_colours(self):
         net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Tanh())
@@ -237,10 +239,11 @@ class TestEdits:
             lambda: opened.edited([edit, gl.ablate("block1", [2])]),
             lambda: residual.resume("stem", torch.zeros(1, 6, 4, 4)),
             lambda: residual.generate(0, gl.ablate("stem", [1], to="mean")),
-            lambda: gl.Generator.wrap(residual.net, Z),
         ):
             with pytest.raises(RuntimeError, match="as asked"):
                 run()
+        with pytest.raises(ValueError, match=r"could not be called with latents \(N, 4\): RuntimeError as asked; with"):
+            gl.Generator.wrap(residual.net, Z)
         residual.net.fail = False
         assert residual.generate(0, edit).isfinite().all()
 
@@ -509,8 +512,9 @@ class TestWrap:
         assert list(gl.Generator.wrap(net, Z, layers=["up", "block2.conv1"]).layers) == ["up", "block2.conv1"]
         with pytest.raises(ValueError, match="no layer 'block22' in Residual; did you mean 'block2'"):
             gl.Generator.wrap(net, Z, layers=["block22"])
-        with pytest.raises(ValueError, match="layer 'dense' of Residual yields no feature map"):
-            gl.Generator.wrap(net, Z, layers=["up", "dense"])
+        with pytest.raises(ValueError, match=r"layer 'norm' of Residual is not among the .* that do: up, block2"):
+            gl.Generator.wrap(net, Z, layers=["up", "block2.conv1"]).check_layer("norm")
+        assert gl.Generator.wrap(net, Z, layers=["up", "dense"]).layers == {"dense": (96, 1, 1), "up": (6, 8, 8)}
 
     def test_layer_that_runs_twice_is_not_offered(self):
         """Its name would say two things: the shared activation yields maps of 4x4 and of 8x8."""
@@ -522,17 +526,29 @@ class TestWrap:
             gl.Generator.wrap(Residual(), Z, layers=["act"])
 
     def test_layer_that_is_no_feature_map(self):
-        with pytest.raises(ValueError, match=r"layer 'dense' of Residual yields no feature map .*layers that do: stem"):
-            gl.Generator.wrap(Residual(), Z).check_layer("dense")
+        G = gl.Generator.wrap(nn.Sequential(nn.Unflatten(1, (Z, 1)), nn.Unflatten(1, (1, Z)), nn.Tanh()), Z)
+        with pytest.raises(ValueError, match=r"layer '0' of Sequential yields no feature map .*layers that do: 1, 2"):
+            G.check_layer("0")
+
+    def test_vectors_are_layers_that_are_not_listed(self, residual):
+        assert "dense" not in residual.layers
+        assert residual.layers["dense"] == residual.check_layer("dense") == (96, 1, 1)
+        edit = gl.insert("dense", [3, 90], level=[1.0, -2.0])
+        with torch.no_grad(), hooked(residual.net, {"dense": edit.apply}):
+            expected = residual.forward(residual.sample(range(3)))
+        torch.testing.assert_close(residual.generate(range(3), edit), expected)
+        torch.testing.assert_close(residual.open("dense", range(3)).edited(edit), expected)
+        assert (expected - residual.generate(range(3))).abs().max() > 1e-3
+        with pytest.raises(ValueError, match="no layer 'dens' in Residual; did you mean 'dense'"):
+            residual.check_layer("dens")
 
     @pytest.mark.parametrize(
         ("net", "found"),
         [
-            (nn.Unflatten(1, (Z, 1, 1)), r"\(2, 4, 1, 1\)"),
             (nn.Identity(), r"\(2, 4\)"),
-            (nn.Sequential(nn.LSTM(Z, 3)), "tuple"),
+            (nn.Sequential(nn.LSTM(Z, 3)), r"tuple with \(2, 3\), \(1, 3\), \(1, 3\)"),
         ],
-        ids=["four channels", "a vector", "a tuple"],
+        ids=["a vector", "a tuple"],
     )
     def test_no_images(self, net, found, untouched):
         with pytest.raises(ValueError, match=rf"returned {found}; expected images \(N, 3, Y, X\)"):

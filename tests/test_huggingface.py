@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -293,9 +294,9 @@ class TestLoading:
 
     def test_without_transformers(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "transformers", None)
-        with pytest.raises(ImportError, match=r"needs transformers, which is not installed: pip install ganlens\[segm"):
+        with pytest.raises(ImportError, match=r"needs transformers, which is not installed: pip install"):
             gl.load_segmenter("upernet")
-        with pytest.raises(ImportError, match=r"pip install ganlens\[segmenters\]"):
+        with pytest.raises(ImportError, match=r"pip install 'ganlens\[segmenters\]'"):
             gl.load_segmenter("clipseg", concepts=["tree"])
 
     @pytest.mark.parametrize("name", ["segformer", "someone/some-model"])
@@ -308,6 +309,9 @@ class TestLoading:
         assert page in str(caught.value)
         assert "config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin" in str(caught.value)
         assert "load_segmenter('path/to/folder')" in str(caught.value)
+        model = HUB.get(name, name)
+        kept = model.replace("/", "--")
+        assert re.search(rf"hf download {model}`.*bring the folder models--{kept} to /\S+", str(caught.value))
 
     @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
     def test_missing_file(self, folders, missing, tmp_path):

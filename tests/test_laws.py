@@ -11,6 +11,7 @@ import torch
 
 import ganlens
 from ganlens.statistics import Areas, JointCounts, Levels, Scale, Statistic, TopImages
+from ganlens.tallies import NonFinite
 
 UNITS, COLUMNS, PARTS = 4, 3, 5
 
@@ -40,6 +41,7 @@ CASES = {
     JointCounts: Case(lambda *s: JointCounts(scale(*s), COLUMNS), [(r, planes) for r, planes, _ in parts()]),
     Levels: Case(lambda *s: Levels(scale(*s)), [(r,) for r, _, _ in parts()]),
     TopImages: Case(lambda: TopImages(UNITS, k=4), [(r, seeds) for r, _, seeds in parts()]),
+    NonFinite: Case(lambda: NonFinite(UNITS), [(r.amax((2, 3)) > 1,) for r, _, _ in parts()]),
     Areas: Case(lambda: Areas(COLUMNS), [(planes,) for _, planes, _ in parts()]),
 }
 

@@ -4,11 +4,12 @@ import os
 import signal
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from planted import TWO_PLANES, Discs, Lattice, Z, two_planes
+from planted import TWO_PLANES, Discs, Lattice, Z, combine, two_planes
 from torch import nn
 from torch.nn import functional as F
 
@@ -453,6 +454,156 @@ class TestInterrupt:
         assert_same(found[0], gl.dissect(*lattice, "layer", n=16, progress=False))
 
 
+class Breaking(Lattice):
+    """Units 5 and 7 give ``wrong`` in one cell of the images whose latent begins with ``first``."""
+
+    def __init__(self, wrong=0.0):
+        super().__init__()
+        self.wrong, self.first, self.broken = wrong, [], nn.Identity()
+        self.image = nn.Identity()
+        self.lost = False
+
+    def forward(self, z):
+        x = super().forward(z)
+        r = combine(self.mix, z).clamp(-7, 7)
+        r[:, 3] = 2
+        here = torch.isin(z[:, 0], torch.tensor(self.first))
+        r[:, 5, 1, 0] = torch.where(here, self.wrong, r[:, 5, 1, 0])
+        r[:, 7] = torch.where(here[:, None, None], self.wrong, r[:, 7])
+        self.broken(r)
+        return torch.where(here[:, None, None, None], self.wrong, x) if self.lost else x
+
+
+class TestBroken:
+    OPTIONS: ClassVar = {"n": 80, "rule": RULES, "progress": False, "batch_size": 24}
+
+    @pytest.fixture
+    def breaking(self):
+        """A generator that breaks in an image of the pilot, or in one behind it, or in both."""
+
+        def make(wrong, seeds, lost=False):
+            G = gl.Generator.wrap(Breaking(wrong), Z)
+            G.net.first, G.net.lost = [G.sample(seed)[0, 0].item() for seed in seeds], lost
+            return G
+
+        return make
+
+    @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("seeds", [[3], [70], [3, 4, 70]], ids=str)
+    def test_poisons_nothing(self, breaking, lattice, wrong, seeds, tmp_path):
+        """Units that break match nothing; all numbers of others are those of a run in which nothing breaks."""
+        S = lattice[1]
+        whole = gl.dissect(breaking(0.0, []), S, "broken", **self.OPTIONS)
+        with pytest.warns(UserWarning, match=rf"2 units \(5, 7\) gave NaN or infinity, in up to {len(seeds)} of 80"):
+            found = gl.dissect(breaking(wrong, seeds), S, "broken", **self.OPTIONS)
+        others = [u for u in range(9) if u not in (5, 7)]
+        for rule in RULES:
+            D, sound = found[rule], whole[rule]
+            assert (D.broken, sound.broken, sound.dead) == ([5, 7], [], [3])
+            assert not D.iou[[5, 7]].any()
+            assert not D.iqr[[5, 7]].any()
+            assert not {5, 7} & set(D.interpretable)
+            for name in ("thresholds_by_concept", "on", "overlap", "valid", "top", "top_values", "iou", "iqr"):
+                np.testing.assert_array_equal(getattr(D, name)[others], getattr(sound, name)[others])
+            for name in ("area", "scope", "chance"):
+                np.testing.assert_array_equal(getattr(D, name), getattr(sound, name))
+            assert torch.equal(D.levels.mean()[others], sound.levels.mean()[others])
+            for array in (D.thresholds_by_concept, D.levels.mean(), D.levels.quantile(0.99), D.top_values):
+                assert np.isfinite(np.asarray(array)).all()
+            assert repr(D)
+        found["iou"].save(tmp_path / "d.npz")
+        assert gl.Dissection.load(tmp_path / "d.npz").broken == [5, 7]
+
+    def test_everything_is_broken(self, breaking, lattice):
+        with pytest.warns(UserWarning, match="in up to 40 of 40 images"):
+            D = gl.dissect(breaking(float("nan"), range(40)), lattice[1], "broken", n=40, progress=False)
+        assert D.broken == [5, 7]
+        assert np.isfinite(D.thresholds_by_concept).all()
+
+    @pytest.mark.parametrize("batch_size", [8, 32])
+    def test_does_not_depend_on_batches(self, breaking, lattice, batch_size):
+        G = breaking(float("inf"), [3, 70])
+        with pytest.warns(UserWarning, match="gave NaN or infinity"):
+            found = [gl.dissect(G, lattice[1], "broken", **self.OPTIONS | {"batch_size": b}) for b in (batch_size, 24)]
+        for rule in RULES:
+            assert_same(found[0][rule], found[1][rule])
+
+    def test_pictures_that_are_lost_show_nothing(self, breaking):
+        """A segmenter would say something of them."""
+        S = gl.Segmenter.wrap(lambda x: torch.where(x[:, 0] > 2, 1, 2), ["never", "always"])
+        with pytest.warns(UserWarning, match="gave NaN or infinity"):
+            D = gl.dissect(breaking(float("nan"), [3, 70], lost=True), S, "broken", n=80, progress=False)
+        assert D.area.tolist() == [0, 78 * 16 * 24]
+        assert D.scope.tolist() == [80 * 16 * 24] * 2
+
+    def test_large_values_are_no_infinity(self, lattice):
+        """Their sum is one."""
+
+        class Large(Breaking):
+            def forward(self, z):
+                x = super().forward(z)
+                self.image(torch.full((len(z), 1, 4, 4), 3e38))
+                return x
+
+        D = gl.dissect(gl.Generator.wrap(Large(), Z), lattice[1], "image", n=16, progress=False)
+        assert D.broken == []
+        assert D.dead == [0]
+
+
+class Hungry(Lattice):
+    """Has memory for 16 images and no more."""
+
+    error: ClassVar = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+    most = 16
+
+    def forward(self, z):
+        if len(z) > self.most:
+            raise self.error
+        return super().forward(z)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("error", [Hungry.error, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+    def test_batch_is_halved(self, lattice, error, monkeypatch):
+        monkeypatch.setattr(Hungry, "error", error)
+        G = gl.Generator.wrap(Hungry(), Z)
+        told = []
+        with pytest.warns(UserWarning, match="out of memory with") as warned:
+            D = gl.dissect(G, lattice[1], "layer", n=150, batch_size=80, progress=lambda *args: told.append(args))
+        said = [str(warning.message) for warning in warned]
+        assert said == [f"out of memory with {a} images at once; going on with {b}" for a, b in ((80, 40), (40, 16))]
+        assert told[:2] == [(16, 150), (32, 150)]
+        assert_same(D, gl.dissect(*lattice, "layer", n=150, progress=False))
+
+    def test_not_even_eight(self, lattice, monkeypatch):
+        monkeypatch.setattr(Hungry, "most", 7)
+        with pytest.raises(MemoryError, match="out of memory with 8 images at once, the fewest"):
+            gl.dissect(gl.Generator.wrap(Hungry(), Z), lattice[1], "layer", n=8, batch_size=8, progress=False)
+
+    def test_other_errors_are_not_hidden(self, lattice, monkeypatch):
+        monkeypatch.setattr(Hungry, "error", RuntimeError("shapes do not fit"))
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            gl.dissect(gl.Generator.wrap(Hungry(), Z), lattice[1], "layer", n=80, batch_size=80, progress=False)
+
+    def test_budget(self, lattice):
+        """More memory, more images at once, and the same result."""
+        G, S = lattice
+        found = {}
+        for memory in ("1 MB", "2 MB", 10**8):
+            before, told = G.net.layer.calls, []
+            D = gl.dissect(G, S, "layer", n=100, memory=memory, progress=lambda done, n, told=told: told.append(done))
+            found[told[0]] = D
+            assert G.net.layer.calls - before == len(told)
+        assert sorted(found) == list(found)
+        assert len(found) == 3
+        for D in found.values():
+            assert_same(D, gl.dissect(G, S, "layer", n=100, progress=False))
+
+    def test_too_small_a_budget(self, lattice):
+        with pytest.raises(ValueError, match=r"memory=300000: 1 MB is too little; the tables take 1 MB .*at least"):
+            gl.dissect(*lattice, "layer", n=100, memory=300_000, progress=False)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -482,15 +633,22 @@ class TestBadInput:
             gl.dissect(*lattice, **{"layers": "layer", "n": 8, "progress": False} | options)
 
     def test_layer_that_is_no_feature_map(self, lattice):
-        net = nn.Sequential(nn.Linear(Z, 12), nn.Unflatten(1, (3, 2, 2)))
-        with pytest.raises(ValueError, match=r"layer '0' of Sequential yields no feature map .*layers that do: 1"):
-            gl.dissect(gl.Generator.wrap(net, Z), lattice[1], "0", n=8, progress=False)
+        net = nn.Sequential(nn.Linear(Z, 12), nn.Unflatten(1, (3, 4)), nn.Unflatten(2, (2, 2)), nn.Tanh())
+        with pytest.raises(ValueError, match=r"layer '1' of Sequential yields no feature map .*layers that do: 2, 3"):
+            gl.dissect(gl.Generator.wrap(net, Z), lattice[1], "1", n=8, progress=False)
+
+    def test_layer_of_vectors(self, lattice):
+        """A map of one cell: a unit is on in whole images."""
+        net = nn.Sequential(nn.Linear(Z, 12), nn.Unflatten(1, (3, 2, 2)), nn.Tanh())
+        D = gl.dissect(gl.Generator.wrap(net, Z), lattice[1], "0", n=40, quantile=0.2, progress=False)
+        assert D.shape == (1, 1, 2, 2)
+        assert (D.on == 8 * 4).all()
 
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            (lambda x: x[:, 0, 0].int(), r"mine returned torch.int32 .* for 8 images; expected integer label planes"),
-            (lambda x: x[:, 0, 0, 0].int(), r"for 8 images; expected integer label planes \(8, L, h, w\)"),
+            (lambda x: x[:, 0, 0].int(), r"mine returned labels \(8, 24\); expected \(N, L, h, w\)"),
+            (lambda x: x[:, 0, 0, 0].int(), r"mine returned labels \(8,\); expected \(N, L, h, w\)"),
             (lambda x: x[:3, 0].int(), r"torch.int32 \(3, 1, 16, 24\) for 8 images; expected integer .*\(8, L, h, w\)"),
             (lambda x: x[:, :0].int(), r"torch.int32 \(8, 0, 16, 24\) for 8 images; expected integer"),
             (lambda x: torch.full_like(x[:, 0], 6).int(), r"labels 6 … 6; expected 0 … 5, 0 for none"),
@@ -520,26 +678,6 @@ class TestBadInput:
         S = gl.Segmenter.wrap(lambda x: (x[:, 0] > 0).to(dtype), ["a"])
         D = gl.dissect(lattice[0], S, "layer", n=8, progress=False)
         assert D.area[0] == (lattice[0].generate(range(8))[:, 0] > 0).sum()
-
-    @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
-    @pytest.mark.parametrize("seed", [0, 70])
-    def test_features_that_are_not_finite(self, lattice, wrong, seed):
-        """In a single cell of a single image."""
-
-        class Broken(Lattice):
-            def forward(self, z):
-                x = super().forward(z)
-                r = z.new_zeros(len(z), 4, 2, 2)
-                r[z[:, 0] == self.first, 2, 1, 0] = wrong
-                self.broken(r)
-                return x
-
-        net = Broken()
-        net.broken, net.first = nn.Identity(), torch.inf
-        G = gl.Generator.wrap(net, Z)
-        net.first = G.sample(seed)[0, 0]
-        with pytest.raises(ValueError, match=r"broken of Broken has features that are not finite \(units 2"):
-            gl.dissect(G, lattice[1], "broken", n=80, progress=False)
 
     @pytest.mark.parametrize("rule", RULES)
     def test_concept_that_is_never_there(self, lattice, rule):

@@ -126,6 +126,13 @@ def test_smallest_sets(wired):
     assert minimal_units(wired, "green", remove=1, collateral=0, k=6, n=32, progress=False).units == (2, 3)
 
 
+def test_units_that_are_not_needed_are_left_out(wired):
+    D = dataclasses.replace(wired)
+    D.keep_ranking("ace", np.array([9.0, 8, 0, 0, 7, 0, 0, 0]), "red")  # the decoy first
+    found = minimal_units(D, "red", remove=0.95, collateral=1, k=3, n=32, by=["ace"], progress=False)
+    assert sorted(found.units) == [1, 4]
+
+
 def test_what_is_not_possible_is_said(wired):
     """All red goes only with unit 4, which takes the blue away."""
     found = minimal_units(wired, "red", remove=0.95, collateral=0.05, k=6, n=32, progress=False)

@@ -13,7 +13,8 @@ import torch
 
 import ganlens as gl
 from ganlens import plots
-from ganlens.causal import CONFIDENCE, Effect
+from ganlens.causal import Effect
+from ganlens.counting import CONFIDENCE
 from ganlens.dissection import Dissection
 from ganlens.segmenters.base import Concept, Segmenter
 

@@ -96,7 +96,9 @@ def test_what_does_not_fit(change, message):
 
 
 def test_no_truncation():
-    with pytest.raises(ValueError, match="proggan_32 is a Progressive GAN, which has no truncation"):
+    with pytest.raises(
+        ValueError, match="proggan_32 has no truncation, nor anything else to choose; leave truncation away"
+    ):
         gl.load_generator(DATA / "proggan_32.pth", truncation=0.7)
 
 

@@ -48,15 +48,18 @@ class TestRosinality:
     def test_truncation(self):
         arrays, z, _ = recorded(ROSINALITY)
         G = gl.load_generator(ROSINALITY, truncation=0.7)
-        assert error(G.net(z), arrays["image_trunc07"]) < 1e-4
-        assert G.fingerprint != gl.load_generator(ROSINALITY).fingerprint
+        assert error(G.net(*G._arguments(z)), arrays["image_trunc07"]) < 1e-4
+        assert error(G.forward(z), arrays["image_trunc07"].clip(-1, 1)) < 1e-4
+        assert G.settings == {"truncation": 0.7}
+        assert G.variant(truncation=1).fingerprint == gl.load_generator(ROSINALITY).fingerprint
+        assert error(G.variant(truncation=1.0).forward(z), arrays["image"].clip(-1, 1)) < 1e-4
         mean = gl.load_generator(ROSINALITY, truncation=0).generate(range(2))
         torch.testing.assert_close(mean[0], mean[1])
 
     def test_without_noise_kernels_and_mean(self):
         """Some converters leave these away: noise is then fixed by numpy, and the mean is measured."""
         state = {k: v for k, v in state_dict(ROSINALITY).items() if "noises" not in k and "kernel" not in k}
-        one, other = (from_rosinality(state, truncation=0.5) for _ in range(2))
+        one, other = (from_rosinality(state).variant(truncation=0.5) for _ in range(2))
         assert torch.equal(one.generate(range(2)), other.generate(range(2)))
         assert one.net.conv1.noise.std() > 0
         w = one.net.mapping(one.sample(range(500))).mean(0)
@@ -125,7 +128,11 @@ class TestNvidia:
         torch.testing.assert_close(G.net.mapping(z, c), x, atol=1e-5, rtol=1e-4)
         of_classes = G.generate(range(3), labels=c)
         torch.testing.assert_close(G.generate(range(3), labels=torch.eye(3)[c]), of_classes)
-        assert (of_classes - G.generate(range(3))).abs()[0].max() > 1e-3
+        assert G.settings == {"truncation": 1.0, "label": None}
+        assert G.classes == 3
+        torch.testing.assert_close(G.generate(range(3), labels=G.labels(z)), G.generate(range(3)))
+        assert sorted(set(G.labels(G.sample(range(50))).tolist())) == [0, 1, 2]
+        assert (of_classes - G.generate(range(3), labels=(c + 1) % 3)).abs().amax((1, 2, 3)).min() > 1e-3
         first = gl.load_generator(path, label=2).generate(range(3))
         torch.testing.assert_close(first, G.generate(range(3), labels=torch.tensor([2, 2, 2])), atol=1e-5, rtol=0)
         features = G.read(z, ["synthesis.b8.conv0"], labels=c)[1]["synthesis.b8.conv0"]
@@ -197,15 +204,20 @@ class TestLayers:
         assert G.image_shape == (3, 32, 32)
         assert G.z_dim == 32
         first = "conv1" if path is ROSINALITY else "synthesis.b4.conv1"
-        assert list(G.layers.items())[:2] == [(f"{first}.style", (24, 1, 1)), (first, (24, 4, 4))]
-        assert len(G.layers) == 2 * (7 + 4)
+        assert next(iter(G.layers)) == first
+        assert G.layers[first] == (24, 4, 4)
+        assert len(G.layers) == 7 + 4
+        assert [name for name in G.layers.vectors if name.startswith(first)] == [f"{first}.style"]
+        assert G.layers[f"{first}.style"] == (24, 1, 1)
+        assert G.earliest([first, f"{first}.style", "mapping.layers.0"]) == "mapping.layers.0"
+        assert len(G.table()) == 2 * (7 + 4) + len(G.net.mapping.layers)
 
     def test_edits_from_every_opened_layer(self, path, untouched):
         """Maps and styles alike; ``open`` remembers the styles and the colours painted so far."""
         G = gl.load_generator(path)
         untouched(G.net)
         plain = G.generate(range(3))
-        for layer in list(G.layers)[::3] + list(G.layers)[-2:]:
+        for layer in [*list(G.layers)[::3], *list(G.layers)[-2:], *list(G.layers.vectors)[::3]]:
             edit = gl.insert(layer, [1], level=2.5)
             expected = G.generate(range(3), edit)
             assert (expected - plain).abs().max() > 1e-4

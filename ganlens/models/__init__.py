@@ -1,55 +1,105 @@
-"""Generators: the embedded one, and any network of your own through `Generator.wrap`."""
+"""Generators: the embedded one, published ones by name, checkpoints, and any network of your own.
 
+`Generator.wrap` takes a network; `load_generator` takes a name, a file or an address.
+"""
+
+import re
 from pathlib import Path
 
+from ganlens.given import of_kind
 from ganlens.models.base import Generator
+from ganlens.models.weights import MODELS, Models, locate, locate_url
 from ganlens.names import close_match
 
-MODELS = {"scenes": "painted scenes with churches, 64x64, nine layers; embedded, needs no download"}
 
-
-def load_generator(name: str | Path = "scenes", truncation: float | None = None, label: int | None = None) -> Generator:
-    """Load a generator by name, or from a checkpoint; nothing in a file is executed.
+def load_generator(
+    name: str | Path = "scenes",
+    truncation: float | None = None,
+    label: int | None = None,
+    sha256: str | None = None,
+    progress: bool = True,
+    fast: bool | str = True,
+) -> Generator:
+    """Load a generator by name, from a checkpoint or from an address; nothing in a file is executed.
 
     Parameters
     ----------
     name : str or Path
-        A name that `list_models` gives, or a file: Progressive GAN of gandissect, StyleGAN2 of rosinality (``.pt``) or
-        NVIDIA (``.pkl``), or the state dict of a plain DCGAN. The content decides, not the suffix.
+        A name that `list_models` gives; or a file: Progressive GAN of gandissect, StyleGAN2 of rosinality (``.pt``) or
+        NVIDIA (``.pkl``), or the state dict of a plain DCGAN, where the content decides, not the suffix; or the address
+        of such a file, http or https. What has to be downloaded is kept in a cache folder (`list_models` shows where;
+        the environment variable ``GANLENS_CACHE`` chooses another one, ``GANLENS_MIRROR`` another server).
     truncation : float, optional
         Psi of StyleGAN2, in [0, 1]; 1 (none) by default.
     label : int, optional
-        For conditional networks: the class that is painted where no ``labels`` are given; 0 by default.
+        For conditional networks: the class of all images; by default, each seed has a class of its own.
+    sha256 : str, optional
+        SHA-256 that a file at an address must have, in hex, or how it begins. Those of named models are known.
+    progress : bool
+        Show how a download comes along.
+    fast : bool or "bfloat16"
+        Rewrite the network for speed where its family can be (Progressive GAN): the same function, checked when it is
+        loaded. False leaves it as it was written; ``"bfloat16"`` computes in half precision, which is faster still
+        where the processor has it, and changes images a little.
 
     Raises
     ------
     ValueError
-        There is no model of that name (the message gives close matches), the file is damaged, fits no known format or
-        asks for code (`ganlens.models.checkpoints.CheckpointError`), or the network has no truncation or classes.
+        There is no model of that name (the message gives close matches), the file is damaged, fits no known format,
+        asks for code or is another one than expected (`ganlens.models.checkpoints.CheckpointError`), or the network
+        has no truncation or classes.
     FileNotFoundError
         There is no such file.
+    OSError
+        A file cannot be downloaded or stored (`ganlens.models.download.DownloadError`); the message says what to
+        fetch by hand, and where to put it.
 
     Examples
     --------
     >>> load_generator("scenes")
     <Generator scenes: latent 128, 9 layers, images 64x64>
     """
+    of_kind("generator", name, str | Path, "a name that list_models() gives, a path or an address")
     if name == "scenes":
         from ganlens.models.scenes import load
 
         if truncation is not None or label is not None:
             raise ValueError("scenes has neither truncation nor classes; leave truncation and label away")
         return load()
+    from ganlens.models.loading import from_file
+
+    if not (isinstance(fast, bool) or (isinstance(fast, str) and fast == "bfloat16")):
+        raise ValueError(f"fast={fast!r}: expected True, False or 'bfloat16'")
+    options = {"truncation": truncation, "label": label, "fast": fast}
+    address = isinstance(name, str) and re.match("https?://", name)
+    if sha256 is not None and not address:
+        raise ValueError("sha256 is for files at an address, http://… or https://…; leave it away")
+    if address:
+        stem = re.split(r"[?#]", name)[0].rstrip("/").rpartition("/")[2].rpartition(".")[0]
+        return from_file(locate_url(name, sha256, progress), name=stem or None, **options)
+    if name in MODELS:
+        return from_file(locate(MODELS[name], progress), name=str(name), **options)
     path = Path(name)
     if path.is_file():
-        from ganlens.models.loading import from_file
-
-        return from_file(path, truncation, label)
+        return from_file(path, **options)
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+        hint = f"; there are {', '.join(inside[:6])}" if inside else ""
+        raise IsADirectoryError(f"{path} is a folder; give the file of a generator{hint}")
     if isinstance(name, Path) or path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no file {path}")
-    raise ValueError(close_match("generator", str(name), list(MODELS), "ganlens"))
+    raise ValueError(close_match("generator", str(name), list(MODELS), "ganlens") + "; list_models() says more")
 
 
-def list_models() -> dict[str, str]:
-    """Names that `load_generator` takes, each with a line about it."""
-    return dict(MODELS)
+SUFFIXES = {".pth", ".pt", ".pkl", ".bin", ".ckpt", ".safetensors"}
+
+
+def list_models() -> Models:
+    """Generators that `load_generator` takes by name: a mapping, shown as a table.
+
+    Examples
+    --------
+    >>> list_models()["proggan-church"].about
+    'churches from outside'
+    """
+    return Models(MODELS)

@@ -1,7 +1,7 @@
 """Any generator, seen as: seeds to latents to layers to images."""
 
 import hashlib
-from collections import Counter
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import RLock
 
@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlens.instrument import Edit, Opened, as_edits, hooked, quantile_of, stoppable
+from ganlens.given import of_kind, several, whole
+from ganlens.images import html_table
+from ganlens.instrument import Edit, as_edits, hooked, quantile_of, stoppable
+from ganlens.models.choices import Choices
+from ganlens.models.latents import LAWS, as_labels, as_latents, as_seeds, drawn, grown
+from ganlens.models.layers import discover
+from ganlens.models.opened import OpenedGenerator, can_resume
 from ganlens.names import close_match
 from ganlens.statistics import Levels, Scale
 
-LAWS = {
-    "normal": lambda random, z_dim: random.standard_normal(z_dim),
-    "uniform": lambda random, z_dim: random.uniform(-1, 1, z_dim),
-}
 LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels are
-SMALLEST_BATCH = 2  # with a batch of one, torch takes other kernels and rounds differently
 
 
-class Generator:
+class Generator(Choices):
     """A generator network whose images are numbered by seeds and whose layers can be read, edited and resumed.
 
     Make one with `ganlens.load_generator` or, from a network of your own, with `Generator.wrap`.
@@ -31,16 +32,30 @@ class Generator:
     z_dim : int
         Length Z of a latent.
     layers : dict of str to (int, int, int)
-        Name of each layer that yields a feature map, in the order of the forward pass, and its (U, H, W).
+        Name of each layer that yields a feature map, in the order of the forward pass, and its (U, H, W). Layers that
+        yield a vector (N, U), such as the styles of StyleGAN2, are not listed, but their names are taken everywhere;
+        they are maps of one cell, (U, 1, 1). `table` shows all.
     name : str
         For tables and messages.
     law : {"normal", "uniform"}
         How latents are drawn: standard normal, or uniform in [-1, 1].
+    classes : int or None
+        How many classes the network knows; None where it takes no labels.
+    settings : dict
+        What can be chosen beside the seed, and what is chosen; `variant` chooses otherwise. ``"truncation"``: psi of
+        StyleGAN2, in [0, 1]. ``"label"``: the class of all images; None where each seed has a class of its own.
+    precision : str
+        Type of number that the network computes in.
+    called : str
+        What stands between latents, network and images of a wrapped network, in few words; "" where nothing does.
     about : str
         What is known of the network, where it was read from a file.
+    count : int or None
+        How many images there are; None where every seed has one.
     """
 
-    about = ""
+    about, precision, called = "", "float32", ""
+    count: int | None = None
 
     def __init__(
         self,
@@ -49,30 +64,71 @@ class Generator:
         name: str | None = None,
         layers: Sequence[str] | None = None,
         law: str = "normal",
+        classes: int | None = None,
+        truncates: bool = False,
+        vectors: Sequence[str] = (),
+        inputs: Callable | None = None,
+        output: Callable | None = None,
+        trusted: bool = True,
     ):
-        if law not in LAWS:
+        if not isinstance(law, str) or law not in LAWS:
             raise ValueError(close_match("law of latents", law, list(LAWS), "ganlens"))
-        self.net = net.eval()
+        self.net, self.classes, self.inputs, self.output = net.eval(), classes, inputs, output
+        self._defaults = ({"truncation": 1.0} if truncates else {}) | ({"label": None} if classes else {})
+        self._settings = dict(self._defaults)
         self.z_dim, self.name, self.law = z_dim, name or type(net).__name__, law
         self._lock = RLock()
-        self._levels: dict[str, Levels] = {}
-        self._closed: dict[str, Opened] = {}
-        self.layers, self.image_shape = self._discover(layers)
+        # What is known is shared with the variants.
+        self._levels: dict[tuple, Levels] = {}
+        self._closed: dict[tuple, OpenedGenerator] = {}
+        self._whole: dict[str, bool] = {}
+        self._trusted = trusted
+        arguments = self._arguments(self.sample([0, 1]))
+        self.layers, x = discover(net, lambda: self._image(net(*arguments)), 2, self.name, layers, vectors)
+        self.image_shape = tuple(x.shape[1:])
 
     @staticmethod
-    def wrap(net: nn.Module, z_dim: int, name: str | None = None, layers: Sequence[str] | None = None) -> "Generator":
-        """Make a Generator of any network from latents (N, Z) to images in [-1, 1], (N, 3, Y, X) or grey (N, 1, Y, X).
+    def wrap(
+        net: nn.Module,
+        z_dim: int,
+        name: str | None = None,
+        layers: Sequence[str] | None = None,
+        classes: int | None = None,
+        inputs: Callable | None = None,
+        output: str | Callable | None = None,
+        law: str = "normal",
+    ) -> "Generator":
+        """Make a Generator of any network; ``about`` says what was found out about it.
 
         Parameters
         ----------
         net : Module
             The network; it is put into evaluation mode and otherwise left as it is.
         z_dim : int
-            Length of its latent vector.
+            Length Z of its latent vector.
         name : str, optional
             For tables; the class's name by default.
         layers : sequence of str, optional
             Dotted names of the layers to offer; all modules that yield one feature map by default.
+        classes : int, optional
+            For networks that are called with latents and labels: how many classes there are.
+        inputs : callable, optional
+            From latents (N, Z) and labels, (N,) or None, to what the network is called with: one argument, or a tuple.
+            By default what the network takes is found by trying: latents (N, Z) or (N, Z, 1, 1), and labels (N,) or
+            one-hot (N, classes). Examples: ``lambda z, labels: (labels, z)``, ``lambda z, labels: z.split(64, 1)`` for
+            two latents, ``lambda z, labels: mapping(z)`` for the style of another network.
+        output : {"[-1,1]", "[0,1]", "tanh", "sigmoid", "classes"} or callable, optional
+            What the network returns: images in a range; something that an activation is still to be applied to; one
+            score per class and pixel, to be painted as a map of classes. Or a function from it to images (N, 3, Y, X)
+            in [-1, 1]. By default the first image in it, its range found by looking. Images have 3 channels, or 1
+            (grey); others stay as they are, (N, C, Y, X), and pictures of them show the strongest channel by a colour.
+        law : {"normal", "uniform"}
+            How latents are drawn.
+
+        Raises
+        ------
+        ValueError
+            The network takes or returns something else.
 
         Examples
         --------
@@ -80,44 +136,19 @@ class Generator:
         >>> Generator.wrap(net, z_dim=8).layers
         {'1': (3, 4, 4), '2': (3, 4, 4)}
         """
-        return Generator(net, z_dim, name, layers)
+        from ganlens.models.wrapping import wrapped
 
-    def _discover(self, names: Sequence[str] | None) -> tuple[dict[str, tuple[int, int, int]], tuple[int, ...]]:
-        """Run one image and note which modules yield one feature map, in order."""
-        shapes: dict[str, tuple[int, int, int]] = {}
-        runs: Counter[str] = Counter()
-        modules = [name for name, _ in self.net.named_modules() if name]
-        for name in names or ():
-            if name not in modules:
-                raise ValueError(close_match("layer", name, modules, self.name))
-
-        def note(name, output):
-            runs[name] += 1
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
-                shapes.setdefault(name, tuple(output.shape[1:]))
-
-        functions = {name: lambda output, name=name: note(name, output) for name in names or modules}
-        with torch.no_grad(), hooked(self.net, functions):
-            x = self._image(self.net(self.sample([0, 1])))
-        self._repeated = {name for name in shapes if runs[name] > 1}  # an activation that layers share, for instance
-        once = {name: shape for name, shape in shapes.items() if name not in self._repeated}
-        missing = [name for name in names or () if name not in once]
-        if missing:
-            raise ValueError(self._no_layer(missing[0]))
-        return once, tuple(x.shape[1:])
-
-    def _no_layer(self, name: str) -> str:
-        if name in self._repeated:
-            return f"layer {name!r} of {self.name} runs more than once in a pass; name a module that runs once"
-        return f"layer {name!r} of {self.name} yields no feature map (N, U, H, W)"
+        return wrapped(net, z_dim, name, layers, classes, inputs, output, law)
 
     def _image(self, output) -> torch.Tensor:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] == 1:
-            output = output.expand(-1, 3, -1, -1)  # grey
-        if not (isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] == 3):
+        """Images (N, 3, Y, X) in [-1, 1], or (N, C, Y, X) as they are, of what the network returned."""
+        output = output if self.output is None else self.output(output)
+        if not (isinstance(output, torch.Tensor) and output.ndim == 4):
             found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise ValueError(f"{self.name} returned {found}; expected images (N, 3, Y, X) in [-1, 1]")
-        return output.clamp(-1, 1)
+        if output.shape[1] == 1:
+            output = output.expand(-1, 3, -1, -1)  # grey
+        return output.clamp(-1, 1) if output.shape[1] == 3 else output
 
     @property
     def device(self) -> torch.device:
@@ -132,9 +163,10 @@ class Generator:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the network's class and of every number in it."""
-        law = "" if self.law == "normal" else f" {self.law}"
-        digest = hashlib.sha256(f"{type(self.net).__qualname__} {self.z_dim}{law}".encode())
+        """Hash of the network's class, of every number in it, and of what was chosen when it was wrapped."""
+        usual = {"normal", "float32"}
+        special = "".join(f" {word}" for word in (self.law, self.precision, self.called) if word and word not in usual)
+        digest = hashlib.sha256(f"{type(self.net).__qualname__} {self.z_dim}{special}".encode())
         for name, tensor in sorted(self.net.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -145,15 +177,14 @@ class Generator:
 
         The numbers are those of ``numpy.random.RandomState(seed).standard_normal``, which numpy keeps for ever.
         """
-        rows = [LAWS[self.law](np.random.RandomState(seed), self.z_dim) for seed in as_seeds(seeds)]
-        return torch.from_numpy(np.asarray(rows, np.float32)).to(self.device)
+        return drawn(seeds, self.z_dim, self.law).to(self.device)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Images (N, 3, Y, X) in [-1, 1] of latents (N, Z); gradients flow where the caller wants them."""
+        z, labels = as_latents(z), as_labels(labels)
         with self._lock:
-            n = len(z)
-            arguments = [grown(a) for a in (z, labels) if a is not None]
-            return self._image(self.net(*arguments))[:n]
+            arguments = self._arguments(grown(z), None if labels is None else grown(labels))
+            return self._image(self.net(*arguments))[: len(z)]
 
     def generate(
         self,
@@ -171,7 +202,7 @@ class Generator:
         edits : sequence of Edit
             Applied one after the other; the network itself is never changed.
         labels : Tensor (N,), optional
-            Classes, for generators that take them.
+            Classes, for generators that take them, in place of those that the settings say.
 
         Examples
         --------
@@ -180,7 +211,7 @@ class Generator:
         >>> G.generate(seeds=range(2), edits=[gl.ablate("layer4", [0])]).shape
         torch.Size([2, 3, 64, 64])
         """
-        seeds = as_seeds(seeds)
+        seeds, labels, batch_size = as_seeds(seeds), as_labels(labels), whole("batch_size", batch_size)
         functions = self._editing(edits)
         parts = []
         with torch.inference_mode(), self._lock, hooked(self.net, functions):
@@ -194,6 +225,7 @@ class Generator:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Images (N, 3, Y, X) of latents and, from the same pass, the features (N, U, H, W) of each named layer."""
         features: dict[str, torch.Tensor] = {}
+        layers = several("layers", layers, "names of layers")
         for layer in layers:
             self.check_layer(layer)
 
@@ -218,9 +250,21 @@ class Generator:
         ``.image`` (N, 3, Y, X) is the unedited image, ``.edited(edits)`` the edited one; ``stop`` is as in ``edited``.
         """
         self.check_layer(layer)
-        arguments = tuple(a for a in (self.sample(seeds), labels) if a is not None)
+        whole = self._runs_whole(layer)
         with torch.inference_mode(), self._lock, stoppable(self.net, stop):
-            return OpenedGenerator(self, layer, arguments)
+            return OpenedGenerator(self, layer, self._arguments(self.sample(seeds), labels), whole)
+
+    def _runs_whole(self, layer: str) -> bool:
+        """Whether the network cannot be resumed at a layer; tried once, and then said."""
+        if layer not in self._whole:
+            self._whole[layer] = not (self._trusted or can_resume(self, layer))
+            if self._whole[layer]:
+                warnings.warn(
+                    f"{self.name} cannot be resumed at {layer!r}, as what lies behind it is not decided by outputs of "
+                    "modules alone; edits are right, but each runs the whole network",
+                    stacklevel=3,
+                )
+        return self._whole[layer]
 
     def resume(self, layer: str, features: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, Y, X) from features (N, U, H, W) of a layer; only what lies behind the layer runs.
@@ -229,11 +273,12 @@ class Generator:
         ``open(layer, seeds).resume(features)``, which remembers the rest.
         """
         self._check_features(layer, features)
-        if layer not in self._closed:
-            self._closed[layer] = self._prove_closed(layer)
-        return self._closed[layer].resume(features)
+        key = self._key(layer)
+        if key not in self._closed:
+            self._closed[key] = self._prove_closed(layer)
+        return self._closed[key].resume(features)
 
-    def _prove_closed(self, layer: str) -> Opened:
+    def _prove_closed(self, layer: str) -> OpenedGenerator:
         """Open image 0; it may stand for any image if image 1 resumed through it is image 1."""
         opened = self.open(layer, 0)
         other = self.open(layer, 1)
@@ -247,20 +292,35 @@ class Generator:
 
     def check_layer(self, layer: str) -> tuple[int, int, int]:
         """(U, H, W) of a layer; ValueError with close matches if there is none of that name."""
-        if layer in self.layers:
-            return self.layers[layer]
-        if layer in dict(self.net.named_modules()):
-            raise ValueError(f"{self._no_layer(layer)}; layers that do: {', '.join(self.layers)}")
-        raise ValueError(close_match("layer", layer, list(self.layers), self.name))
+        return self.layers.check(layer)
 
     def earliest(self, layers: Collection[str]) -> str:
         """The one of some layers that comes first in the pass."""
-        for layer in layers:
-            self.check_layer(layer)
-        return min(layers, key=list(self.layers).index)
+        return self.layers.earliest(layers)
+
+    def table(self):
+        """All layers with their types and shapes: a pandas DataFrame when pandas is installed, or a list of dicts.
+
+        Layers that yield a vector are there too, with one cell.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> len(gl.load_generator("scenes").table())
+        9
+        """
+        try:
+            import pandas
+        except ImportError:
+            return self.layers.rows()
+        return pandas.DataFrame(self.layers.rows()).set_index("layer")
+
+    def check_draws(self) -> None:
+        """ValueError where edits change no image: with classifiers."""
 
     def check_edit(self, edit: Edit) -> None:
         """ValueError if the edit does not fit this generator."""
+        of_kind("edit", edit, Edit, "one of ganlens.ablate or insert")
         units, height, width = self.check_layer(edit.layer)
         if max(edit.units) >= units:
             raise ValueError(f"unit {max(edit.units)} is out of range: {edit.layer} has units 0 … {units - 1}")
@@ -270,10 +330,14 @@ class Generator:
 
     def _check_features(self, layer: str, features: torch.Tensor) -> None:
         expected = self.check_layer(layer)
+        of_kind("features", features, torch.Tensor, f"a tensor (N, {', '.join(map(str, expected))})")
         if features.ndim != 4 or tuple(features.shape[1:]) != expected:
             raise ValueError(
                 f"features of shape {tuple(features.shape)}: {layer} has (N, {', '.join(map(str, expected))})"
             )
+        if not features.is_floating_point() or not len(features):
+            found = f"features of {features.dtype} of {len(features)} images"
+            raise ValueError(f"{found}: expected real numbers, of at least one image")
 
     def edited(self, features: torch.Tensor, edits: Sequence[Edit]) -> torch.Tensor:
         """Features (N, U, H, W) of a layer after edits of that layer, in their order."""
@@ -290,17 +354,17 @@ class Generator:
 
     def levels(self, layer: str) -> Levels:
         """Mean and quantiles of a layer's features over images 0 … 255; computed once."""
-        if layer not in self._levels:
+        key = self._key(layer)
+        if key not in self._levels:
+            seeds = range(LEVEL_SAMPLE)[: self.count]
             with torch.inference_mode(), self._lock:
-                parts = [
-                    self.read(self.sample(range(i, i + 32)), [layer])[1][layer] for i in range(0, LEVEL_SAMPLE, 32)
-                ]
+                parts = [self.read(self.sample(seeds[i : i + 32]), [layer])[1][layer] for i in seeds[::32]]
                 values = torch.cat(parts).transpose(0, 1).flatten(1)
                 levels = Levels(Scale(values.amin(1), values.amax(1)))
                 for part in parts:
                     levels.update(part)
-                self._levels[layer] = levels
-        return self._levels[layer]
+                self._levels[key] = levels
+        return self._levels[key]
 
     def _editing(self, edits: Sequence[Edit] | Edit) -> Mapping:
         """One function per edited layer, for `hooked`."""
@@ -313,67 +377,11 @@ class Generator:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape[1:]))
-        return f"<Generator {self.name}: latent {self.z_dim}, {len(self.layers)} layers, images {shape}>"
+        return f"<Generator {self.title}: latent {self.z_dim}, {len(self.layers)} layers, images {shape}>"
 
-
-class OpenedGenerator(Opened):
-    """An opened network whose output is an image in [-1, 1]."""
-
-    def __init__(self, generator: Generator, layer: str, arguments: tuple):
-        self.generator = generator
-        super().__init__(generator.net, layer, arguments)
-        self.image = generator._image(self.image)
-
-    def edited(self, edits: Sequence[Edit] | Edit, stop: Callable[[], bool] | None = None) -> torch.Tensor:
-        """Images (N, 3, Y, X) with edits of this layer and of later ones, applied in their order.
-
-        Parameters
-        ----------
-        edits : sequence of Edit
-            Without any, the images are those of ``.image``, to the bit.
-        stop : callable, optional
-            Asked before each module runs; where it says True, the pass is given up.
-
-        Raises
-        ------
-        ValueError
-            An edit does not fit the generator, or its layer lies in front of this one.
-        Abandoned
-            ``stop`` said so.
-
-        Examples
-        --------
-        >>> import ganlens as gl
-        >>> opened = gl.load_generator("scenes").open("layer4", seeds=0)
-        >>> opened.edited([gl.ablate("layer4", [3]), gl.insert("layer6", [5], level=2.0)]).shape
-        torch.Size([1, 3, 64, 64])
-        """
-        functions = dict(self.generator._editing(edits))
-        if not functions:
-            return self.image.clone()
-        first = self.generator.earliest(functions)
-        if self.generator.earliest([first, self.layer]) != self.layer:
-            raise ValueError(f"{first!r} lies in front of {self.layer!r}, which is open; open {first!r} instead")
-        own = functions.pop(self.layer, torch.clone)
-        with torch.inference_mode(), self.generator._lock, stoppable(self.net, stop), hooked(self.net, functions):
-            return self.resume(own(self.features))
-
-    def resume(self, features: torch.Tensor) -> torch.Tensor:
-        self.generator._check_features(self.layer, features)
-        with self.generator._lock:
-            return self.generator._image(super().resume(features))
-
-
-def as_seeds(seeds: Iterable[int] | int) -> list[int]:
-    """Seeds as a list of whole numbers in 0 … 2^32 - 1; ValueError otherwise."""
-    array = np.atleast_1d(np.asarray(list(seeds) if isinstance(seeds, Iterable) else seeds))
-    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"seeds {seeds!r}: expected whole numbers, at least one, for example range(8)")
-    if array.min() < 0 or array.max() >= 2**32:
-        raise ValueError(f"seed {array.min() if array.min() < 0 else array.max()} is outside 0 … 2^32 - 1")
-    return array.tolist()
-
-
-def grown(batch: torch.Tensor) -> torch.Tensor:
-    """A batch of at least two, so that one image alone is rounded like one of many."""
-    return batch.repeat(SMALLEST_BATCH, *[1] * (batch.ndim - 1)) if len(batch) == 1 else batch
+    def _repr_html_(self) -> str:
+        rows = [row for row in self.layers.rows() if row["layer"] in self.layers]
+        hidden = f"; and {len(self.layers.vectors)} vectors, see G.table()" if self.layers.vectors else ""
+        cells = [" × ".join(str(row[side]) for side in ("height", "width")) for row in rows]
+        columns = {name: [str(row[name]) for row in rows] for name in ("layer", "type", "units")} | {"cells": cells}
+        return html_table(f"{repr(self)[1:-1]}{hidden}", columns)

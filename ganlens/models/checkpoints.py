@@ -20,6 +20,7 @@ import torch
 from ganlens.models.inert import BUILDERS, DTYPES, INERT, Record, Storage, Stored, short
 from ganlens.models.pickles import CheckpointError, Global, Limits, Machine
 
+MAX_SIZE = 2**32  # bytes of a file; the largest published ones, with optimizers, have up to 2^30
 MAX_DEPTH = 32  # of modules within modules
 MAX_TENSORS = 100_000
 MAX_CELLS = 2**27  # numbers in one feature map of one image; those of published networks have up to 2^26
@@ -71,24 +72,55 @@ def read(path: str | Path):
     OSError
         The file cannot be read.
     """
+    size = Path(path).stat().st_size
+    if size > MAX_SIZE:
+        raise CheckpointError(f"{path} was not read: it has {size} bytes, far more than any generator")
     data = Path(path).read_bytes()
     limits = Limits(len(data))
     try:
         tree = parsed(data, limits)
     except Exception as error:  # damage shows in many ways; a name that is asked for says more than what follows it
-        if isinstance(error, MemoryError) or limits.asked:
-            error = CheckpointError(refusal(limits) if limits.asked else "it claims more memory than there is")
-        raise CheckpointError(f"{path} was not read: {error or type(error).__name__}") from error
+        reason = "it claims more memory than there is" if isinstance(error, MemoryError) else str(error)
+        reason = refusal(limits) if limits.asked else other_kind(data) or reason or type(error).__name__
+        raise CheckpointError(f"{path} was not read: {reason}") from error
     if limits.asked:
         raise CheckpointError(f"{path} was not read: {refusal(limits)}")
     return tree
+
+
+def other_kind(data: bytes) -> str:
+    """What a file is that is no checkpoint, where that can be told."""
+    start = data[:4096].lstrip()
+    known = {
+        b"version https://git-lfs": "a pointer of Git LFS in place of the file; `git lfs pull` fetches it",
+        b"\x1f\x8b": "compressed by gzip; unpack it first",
+        b"\x93NUMPY": "an array of numpy",
+        b"\x89HDF": "an HDF5 file, as Keras writes it; only networks of PyTorch are loaded",
+        b"\x89PNG": "a picture",
+        b"\xff\xd8\xff": "a picture",
+    }
+    if not start:
+        return "it is empty" if not data else ""
+    if re.match(rb"(?i)<(!doctype html|html|\?xml)", start):
+        return "it is a web page in place of the file, perhaps one to sign in or to confirm the download"
+    if data[:2] == b"PK" and b".npy" in data[:200]:
+        return "it is an archive of numpy (.npz); a saved dissection is opened by Dissection.load"
+    if kind := next((kind for magic, kind in known.items() if start.startswith(magic)), ""):
+        return f"it is {kind}"
+    if data[257:262] == b"ustar":
+        return "it is a tar archive; unpack it first"
+    text = start.decode("latin-1").translate(dict.fromkeys(b"\t\r\n"))
+    return "it is plain text, no checkpoint" if text.isascii() and text.isprintable() else ""
 
 
 def refusal(limits: Limits) -> str:
     names = sorted(limits.asked)
     shown = ", ".join(name if len(name) <= 80 else name[:77] + "…" for name in names[:12])
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"it asks for {shown}{more}; only tensors and plain data are read, and nothing was executed"
+    return (
+        f"it asks for {shown}{more}; only tensors and plain data are read, and nothing was executed. If it is your own "
+        "network, save its state_dict(), or load it by your own code and wrap it: Generator.wrap(net, z_dim=…)"
+    )
 
 
 def parsed(data: bytes, limits: Limits):
@@ -144,6 +176,8 @@ def read_legacy(data: bytes, at: int, limits: Limits):
 
 def read_zip(data: bytes, limits: Limits):
     """A torch archive; its members are stored as they are, so that nothing can grow while it is read."""
+    if data.count(b"PK\1\2") > MAX_TENSORS:  # entries of its directory
+        raise CheckpointError("it is a zip file of more members than any real one")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if sum(info.file_size for info in members.values()) > len(data) or any(

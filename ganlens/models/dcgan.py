@@ -6,73 +6,54 @@ hidden activations and the law of the latent are those under which the batch sta
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 
-import numpy as np
 import torch
 from torch import nn
 
-from ganlens.models.base import LAWS, Generator
+from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, check_maps, fit
+from ganlens.models.convolutions import (
+    FAMILY,
+    MOST_PIXELS,
+    USUAL_SIZES,
+    Conv,
+    Part,
+    Start,
+    convolutions,
+    doubled_ways,
+    loaded,
+    parts_of,
+    settled,
+    sizes,
+    start_of,
+    steps_to_image,
+)
+from ganlens.models.latents import LAWS, drawn
 from ganlens.models.stylegan2 import place
 
-FAMILY = "DCGAN"
+SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
 PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-MOST_PIXELS = 512
-MOST_CONVOLUTIONS = 40
 SAMPLE_CELLS = 2**24  # so that these take no more memory than there is
+SAMPLE_WORK = 2e9  # multiplications in one pass, so that it takes no more than a moment
+SLOPES = (0.0, 0.2)  # of hidden activations
+CLEARLY = 0.7  # times another error
+EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied
+FITS = 0.3  # largest error at which doublings are believed
+DOUBTFUL = 0.5  # error at which a network of transposed convolutions is loaded with a warning
+LEAST_SIDE = 16  # of images without batch statistics that speak for them
+MODES = ("nearest", "bilinear")  # of doubling
 SAMPLE = 64  # latents that show how the batch statistics come true
-USUAL_SIZES = {28: 0.0, 32: 0.0, 48: 0.5, 64: 0.0, 96: 0.5, 128: 0.0, 256: 0.0, 512: 0.0}
-
-# Stride, padding and output padding of transposed convolutions by kernel size; the usual ones first.
-STEPS = {
-    1: [(1, 0, 0)],
-    2: [(2, 0, 0), (1, 0, 0)],
-    3: [(2, 1, 1), (1, 1, 0), (2, 1, 0), (2, 0, 0), (1, 0, 0)],
-    4: [(2, 1, 0), (1, 0, 0), (2, 0, 0), (1, 1, 0), (2, 2, 0)],
-    5: [(2, 2, 1), (1, 2, 0), (2, 2, 0), (1, 0, 0)],
-    6: [(2, 2, 0), (1, 0, 0)],
-    7: [(1, 0, 0), (1, 3, 0), (2, 3, 1)],
-    8: [(1, 0, 0), (4, 2, 0), (2, 3, 0)],
-}
-
-
-@dataclass
-class Part:
-    """One module of the file: its name and its tensors."""
-
-    name: str
-    tensors: dict[str, torch.Tensor]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensors["weight"].shape) if "weight" in self.tensors else ()
-
-    @property
-    def kind(self) -> str:
-        if "running_mean" in self.tensors and "running_var" in self.tensors:
-            return "norm"
-        return {2: "dense", 4: "conv"}.get(len(self.shape), "unknown")
-
-    @property
-    def size(self) -> int:
-        return len(self.tensors["running_mean"])
-
-
-def parts_of(state: Mapping[str, torch.Tensor]) -> list[Part]:
-    """The modules of a state dict, in its order."""
-    parts: dict[str, Part] = {}
-    for key, tensor in state.items():
-        name, _, what = key.rpartition(".")
-        parts.setdefault(name, Part(name, {})).tensors[what] = tensor
-    return list(parts.values())
 
 
 def likeness(shapes: Mapping[str, tuple[int, ...]]) -> float:
     """A little where there are convolutions and nothing but layers and norms: any other family is a better match."""
     convs = [name for name, shape in shapes.items() if len(shape) == 4]
-    plain = sum(name.rpartition(".")[2] in PARTS for name in shapes)
+    plain = sum(name.rpartition(".")[2] in PARTS | SPECTRAL for name in shapes)
     return 0.4 * plain / len(shapes) if len(convs) >= 2 else 0.0
 
 
@@ -110,27 +91,135 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     CheckpointError
         The layers do not follow upon one another, or other tensors are left over.
     """
-    parts = parts_of({key: tensor.float() for key, tensor in state.items()})
+    parts = parts_of({key: tensor.float() for key, tensor in settled(state).items()})
     check(parts)
     start = start_of(parts)
-    convs = convolutions(parts, start)
-    steps = steps_to_image(convs, start)
-
-    maps = sizes(convs, start, steps)
-    check_maps(FAMILY, maps)
-    count = min(SAMPLE, max(2, SAMPLE_CELLS // sum(units * side * side for units, side in maps)))
-
-    def measured(slope: float, law: str) -> tuple[float, float]:
-        return mismatch(Chain(built(parts, start, convs, steps, slope)[0]).eval(), start.z_dim, law, count)
-
-    plain = {law: measured(0.0, law) for law in LAWS}
-    ratios = {law: ratio for law, (ratio, _) in plain.items()}
-    law = "normal" if math.isnan(ratios["normal"]) else min(ratios, key=lambda law: abs(math.log(ratios[law])))
-    slope = 0.2 if measured(0.2, law)[1] < 0.7 * plain[law][1] else 0.0
-    modules, maps = built(parts, start, convs, steps, slope)
-    G = Generator(Chain(modules).requires_grad_(False), start.z_dim, name or FAMILY, maps, law)
-    G.about = report(G, convs, steps, slope, ratios)
+    readings = convolutions(parts, start)
+    if any(doubled_ways(convs, start) for convs in readings):
+        convs = next(convs for convs in readings if doubled_ways(convs, start))
+        way, ratios, law = enlarged(parts, start, convs)
+    else:
+        way, ratios, law = chosen(parts, start, readings)
+    modules, maps = built(parts, start, way)
+    extra = {"latent", "maps", *(name for name, module in modules.items() if isinstance(module, nn.Upsample))}
+    vectors = [key for key in modules if key not in maps and key not in extra]
+    net = Chain(modules).requires_grad_(False)
+    G = Generator(net, start.z_dim, name or FAMILY, maps, law, vectors=vectors)
+    G.about = report(G, way, ratios)
     return G
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the layers of a file may be run: steps of each convolution, and what else is not in the file."""
+
+    convs: list[Conv]
+    steps: list
+    slope: float = 0.0
+    epsilon: float = EPSILONS[0]
+    bare: bool = False  # no activation between the first norm and a convolution
+    mode: str = "nearest"
+
+
+def chosen(parts: list[Part], start: Start, readings: list[list[Conv]]) -> tuple[Way, dict[str, float], str]:
+    """Strides and paddings of transposed convolutions, what the statistics say of laws, and the likeliest law."""
+    ways = [Way(convs, steps) for convs in readings for steps in steps_to_image(convs, start)]
+    for way in ways:
+        check_maps(FAMILY, sizes(way.convs, start, way.steps))
+
+    @cache
+    def measured(number: int, slope: float, law: str) -> tuple[float, float]:
+        return mismatch(parts, start, replace(ways[number], slope=slope), law)
+
+    best = 0
+    if len(ways) > 1:
+        errors = [min(measured(i, slope, "normal")[1] for slope in SLOPES) for i in range(len(ways))]
+        likely = min(range(len(ways)), key=errors.__getitem__)
+        best = likely if errors[likely] < CLEARLY * errors[0] else 0
+    ratios = {law: measured(best, 0.0, law)[0] for law in LAWS}
+    law = likely_law(ratios)
+    slope = 0.2 if measured(best, 0.2, law)[1] < CLEARLY * measured(best, 0.0, law)[1] else 0.0
+    way = replace(ways[best], slope=slope)
+    error = measured(best, slope, law)[1]
+    if error > DOUBTFUL:
+        warnings.warn(
+            f"the batch statistics do not come true in the network that was inferred (error {error:.2f}), so its "
+            "images may be wrong; see G.about, or build the network yourself: Generator.wrap(net, z_dim=…)",
+            stacklevel=5,
+        )
+    side = sizes(way.convs, start, way.steps)[-1][1]
+    usual = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
+    if side < LEAST_SIDE and not usual:
+        raise unsure(start, f"its image would be {side} x {side}")
+    return way, ratios, law
+
+
+def likely_law(ratios: Mapping[str, float]) -> str:
+    """The law under which the variance at the first norm is what it was in training."""
+    known = not math.isnan(ratios["normal"])
+    return min(ratios, key=lambda law: abs(math.log(ratios[law]))) if known else "normal"
+
+
+def enlarged(parts: list[Part], start: Start, convs: list[Conv]) -> tuple[Way, dict[str, float], str]:
+    """Where maps are doubled between convolutions, by the batch statistics; CheckpointError where they do not say.
+
+    For each choice of what else is unknown, doublings are decided one after the other: the norm behind a convolution
+    says which is right.
+    """
+    plain = [(1, 0, 0) if conv.transposed else (1, conv.shape[2] // 2, 0) for conv in convs]
+    ratios = {law: mismatch(parts, start, Way(convs, plain), law, last=1)[0] for law in LAWS}
+    if math.isnan(ratios["normal"]):
+        raise unsure(start, "there are no batch statistics to tell")
+    law = likely_law(ratios)
+    decided = [i for i, conv in enumerate(convs) if not conv.transposed and normed_after(parts, conv)]
+    flat = parts[0].kind == "dense"
+    found: list[tuple[float, Way, bool]] = []
+    for slope, epsilon, bare, mode in product(SLOPES, EPSILONS, (False, True) if flat else (False,), MODES):
+        way, clear = Way(convs, plain, slope, epsilon, bare, mode), True
+        for i in decided:
+            double = replace(way, steps=[(2, p, e) if j == i else (s, p, e) for j, (s, p, e) in enumerate(way.steps)])
+            upto = norms_until(parts, convs[i])
+            error = mismatch(parts, start, way, law, last=upto)[2]
+            other = math.inf
+            if sizes(convs, start, double.steps)[-1][1] <= MOST_PIXELS:
+                other = mismatch(parts, start, double, law, last=upto)[2]
+            clear &= min(error, other) < CLEARLY * max(error, other)
+            way = double if other < error else way
+        found.append((mismatch(parts, start, way, law)[1], way, clear))
+    error, way, clear = min(found, key=lambda row: row[0])
+    side = sizes(convs, start, way.steps)[-1][1]
+    open_ones = [convs[i].name for i in range(len(convs)) if i not in decided and not convs[i].transposed]
+    halved = bool(open_ones) and side not in USUAL_SIZES and 2 * side in USUAL_SIZES
+    if not decided or not clear or error > FITS or side < LEAST_SIDE or halved:
+        raise unsure(start, f"the batch statistics do not tell (nearest is {side} x {side} pixels, error {error:.2f})")
+    if open_ones:
+        warnings.warn(
+            f"no batch norm says whether maps are doubled in front of {', '.join(open_ones)}: images of {side} x "
+            f"{side} pixels are assumed; if they are larger, build the network yourself: Generator.wrap(net, z_dim=…)",
+            stacklevel=5,
+        )
+    return way, ratios, law
+
+
+def normed_after(parts: list[Part], conv: Conv) -> bool:
+    """Whether a norm that training has changed follows upon a convolution."""
+    i = next(i for i, part in enumerate(parts) if part.name == conv.name)
+    return i + 1 < len(parts) and parts[i + 1].kind == "norm" and parts[i + 1].trained
+
+
+def norms_until(parts: list[Part], conv: Conv) -> int:
+    """How many trained norms there are up to the one behind a convolution."""
+    i = next(i for i, part in enumerate(parts) if part.name == conv.name)
+    return sum(part.kind == "norm" and part.trained for part in parts[: i + 2])
+
+
+def unsure(start: Start, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"closest to {FAMILY}, but where its maps grow is not in the file, and {why}. Build the network yourself:\n"
+        "    net = MyGenerator()\n"
+        "    net.load_state_dict(torch.load(path, weights_only=True))\n"
+        f"    G = ganlens.Generator.wrap(net, z_dim={start.z_dim})\n"
+    )
 
 
 def check(parts: list[Part]) -> None:
@@ -143,125 +232,11 @@ def check(parts: list[Part]) -> None:
         raise CheckpointError(f"closest to {FAMILY}, but missing: a first layer and at least two convolutions")
 
 
-@dataclass
-class Start:
-    """What the first convolution sees: units (channels), and a side of ``size`` cells."""
-
-    z_dim: int
-    units: int
-    size: int
-
-
-def start_of(parts: list[Part]) -> Start:
-    first = parts[0].shape
-    if parts[0].kind == "conv":
-        return Start(first[0], first[0], 1)
-    conv = next(part for part in parts if part.kind == "conv")
-    for units in conv.shape[:2]:
-        size = math.isqrt(first[0] // units) if units else 0
-        if size and units * size * size == first[0]:
-            return Start(first[1], units, size)
-    raise CheckpointError(f"closest to {FAMILY}, but {parts[0].name} has {first[0]} outputs, no maps for {conv.name}")
-
-
-@dataclass
-class Conv:
-    """A convolution of the file, and whether it is transposed."""
-
-    name: str
-    shape: tuple[int, ...]
-    transposed: bool
-
-    @property
-    def outputs(self) -> int:
-        return self.shape[1] if self.transposed else self.shape[0]
-
-    def reached(self, size: int, step: tuple[int, int, int]) -> int:
-        stride, padding, extra = step
-        side = self.shape[2]
-        return (size - 1) * stride - 2 * padding + side + extra if self.transposed else size + 2 * padding - side + 1
-
-    def options(self, size: int) -> list[tuple[int, int, int]]:
-        side = self.shape[2]
-        if size == 1 and self.transposed:
-            return [(1, 0, 0)]  # the latent becomes a map of the size of the kernel
-        return STEPS.get(side, []) if self.transposed else [(1, side // 2, 0)]
-
-    def module(self, step: tuple[int, int, int], tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        bias = "bias" in tensors
-        inputs, outputs = self.shape[:2] if self.transposed else self.shape[1::-1]
-        side = self.shape[2]
-        if self.transposed:
-            module = nn.ConvTranspose2d(inputs, outputs, side, step[0], step[1], step[2], bias=bias)
-        else:
-            module = nn.Conv2d(inputs, outputs, side, padding=step[1], bias=bias)
-        return loaded(module, self.name, tensors)
-
-
-def loaded(module: nn.Module, name: str, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-    wanted = {f"{name}.{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    optional = {f"{name}.num_batches_tracked"}
-    wanted = {key: shape for key, shape in wanted.items() if key not in optional}
-    fit(FAMILY, wanted, {f"{name}.{key}": tensor for key, tensor in tensors.items()}, optional)
-    module.load_state_dict({key: tensors[key] for key in module.state_dict() if key in tensors}, strict=False)
-    return module
-
-
-def convolutions(parts: list[Part], start: Start) -> list[Conv]:
-    """The convolutions in their order; transposed where the channels allow it."""
-    units, found = start.units, []
-    for part in parts:
-        if part.kind == "conv":
-            if units not in part.shape[:2] or part.shape[2] != part.shape[3]:
-                raise CheckpointError(
-                    f"closest to {FAMILY}, but {part.name}.weight has shape {part.shape} and follows upon {units} units"
-                )
-            found.append(Conv(part.name, part.shape, part.shape[0] == units))
-            units = found[-1].outputs
-    if len(found) > MOST_CONVOLUTIONS:
-        raise CheckpointError(f"closest to {FAMILY}, but it has {len(found)} convolutions")
-    if units not in (1, 3):
-        raise CheckpointError(f"closest to {FAMILY}, but its last layer yields {units} channels; 1 or 3 were expected")
-    return found
-
-
-def steps_to_image(convs: list[Conv], start: Start) -> list[tuple[int, int, int]]:
-    """Stride, padding and output padding of each convolution, so that the image has the most usual size."""
-    reached: dict[int, tuple[float, list]] = {start.size: (0.0, [])}
-    for conv in convs:
-        further: dict[int, tuple[float, list]] = {}
-        for size, (cost, steps) in reached.items():
-            for rank, step in enumerate(conv.options(size)):
-                rank += 3 if rank and conv.shape[2] % 2 == 0 else 0  # even kernels are there to double
-                new = conv.reached(size, step)
-                if 0 < new <= MOST_PIXELS and (new not in further or cost + rank < further[new][0]):
-                    further[new] = (cost + rank, [*steps, step])
-        reached = further
-    if not reached:
-        raise CheckpointError(f"closest to {FAMILY}, but no strides and paddings lead to an image")
-    grey = convs[-1].outputs == 1
-    return min(reached.items(), key=lambda item: item[1][0] + unusual(item[0], grey))[1][1]
-
-
-def sizes(convs: list[Conv], start: Start, steps: list) -> list[tuple[int, int]]:
-    """Units and side of the output of each convolution."""
-    side, maps = start.size, []
-    for conv, step in zip(convs, steps, strict=True):
-        side = conv.reached(side, step)
-        maps.append((conv.outputs, side))
-    return maps
-
-
-def unusual(size: int, grey: bool) -> float:
-    """How much speaks against images of a size; for grey ones, the 28 pixels of MNIST are likely."""
-    return -3.5 if grey and size == 28 else USUAL_SIZES.get(size, 2.5 if size % 8 == 0 else 6.0)
-
-
-def built(parts: list[Part], start: Start, convs: list[Conv], steps: list, slope: float):
+def built(parts: list[Part], start: Start, way: Way):
     """All modules by name, and the names of those that yield feature maps."""
     modules: dict[str, nn.Module] = {}
     maps: list[str] = []
-    steps_of = {conv.name: (conv, step) for conv, step in zip(convs, steps, strict=True)}
+    steps_of = {conv.name: (conv, step) for conv, step in zip(way.convs, way.steps, strict=True)}
     taken = {part.name for part in parts}
     flat = parts[0].kind == "dense"
     if not flat:
@@ -273,24 +248,30 @@ def built(parts: list[Part], start: Start, convs: list[Conv], steps: list, slope
         if not flat:
             maps.append(name)
 
-    for part, after in zip(parts, [*parts[1:], None], strict=True):
+    first = next((i for i, part in enumerate(parts) if part.kind == "norm"), None)
+    for i, (part, after) in enumerate(zip(parts, [*parts[1:], None], strict=True)):
         if flat and (
             part.kind == "conv" or (part.kind == "norm" and part.size == start.units < start.units * start.size**2)
         ):
             modules["maps"], flat = nn.Unflatten(1, (start.units, start.size, start.size)), False
         if part.kind == "conv":
             conv, step = steps_of[part.name]
+            if not conv.transposed and step[0] > 1:
+                smooth = {} if way.mode == "nearest" else {"align_corners": False}
+                modules[name_before(part.name, taken)] = nn.Upsample(scale_factor=step[0], mode=way.mode, **smooth)
             add(part.name, conv.module(step, part.tensors))
         elif part.kind == "dense":
             dense = nn.Linear(part.shape[1], part.shape[0], bias="bias" in part.tensors)
             add(part.name, loaded(dense, part.name, part.tensors))
         else:
             norm = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(part.size, affine="weight" in part.tensors)
+            if i != first:
+                norm.eps = way.epsilon
             add(part.name, loaded(norm, part.name, part.tensors))
         if after is None:
             add(free_name(part.name, taken), nn.Tanh())
-        elif after.kind != "norm":
-            add(free_name(part.name, taken), nn.LeakyReLU(slope) if slope else nn.ReLU())
+        elif after.kind != "norm" and not (way.bare and i <= (first or 0)):
+            add(free_name(part.name, taken), nn.LeakyReLU(way.slope) if way.slope else nn.ReLU())
     return modules, maps
 
 
@@ -301,8 +282,22 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return following if following not in taken else f"{name}_act"
 
 
-def mismatch(net: Chain, z_dim: int, law: str, count: int = SAMPLE) -> tuple[float, float]:
-    """How the batch statistics come true under a law of the latent.
+def name_before(name: str, taken: Iterable[str]) -> str:
+    """The name in front of a module: the index before it, if that is free, or the same name and ``_up``."""
+    folder, _, last = name.rpartition(".")
+    before = f"{folder}.{int(last) - 1}".lstrip(".") if re.fullmatch("[1-9][0-9]{0,5}", last) else ""
+    return before if before and before not in taken else f"{name}_up"
+
+
+def mismatch(
+    parts: list[Part], start: Start, way: Way, law: str, last: int | None = None
+) -> tuple[float, float, float]:
+    """How the batch statistics come true under a law of the latent; those that no training has changed do not count.
+
+    Parameters
+    ----------
+    last : int, optional
+        How many norms are looked at; all by default. What lies behind them is not run.
 
     Returns
     -------
@@ -311,35 +306,52 @@ def mismatch(net: Chain, z_dim: int, law: str, count: int = SAMPLE) -> tuple[flo
         nan where there is no norm.
     error : float
         Mean absolute logarithm of that ratio over the later norms.
+    newest : float
+        The same over the last norm alone.
     """
-    draws = [LAWS[law](np.random.RandomState(seed), z_dim) for seed in range(count)]
-    z = torch.from_numpy(np.asarray(draws, np.float32))
+    net = Chain(built(parts, start, way)[0]).eval()
+    maps = sizes(way.convs, start, way.steps)
+    work = sum(math.prod(c.shape) * side**2 for c, (_, side) in zip(way.convs, maps, strict=True))
+    cells = sum(units * side * side for units, side in maps)
+    count = int(min(SAMPLE, max(2, min(SAMPLE_CELLS // cells, SAMPLE_WORK // work))))
+    norms = {part.name for part in parts if part.kind == "norm" and part.trained}
+    stop = len(norms) if last is None else min(last, len(norms))
     logs: list[torch.Tensor] = []
-
-    def note(norm, inputs):
-        r = inputs[0].transpose(0, 1).flatten(1)
-        logs.append((r.var(1).clamp(min=1e-12) / norm.running_var.clamp(min=1e-12)).log())
-
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    r = drawn(range(count), start.z_dim, law)
     with torch.no_grad():
-        net(z)
-    for hook in hooks:
-        hook.remove()
+        for name in net.names:
+            if len(logs) == stop:
+                break
+            module = net.get_submodule(name)
+            if name in norms:
+                variance = r.transpose(0, 1).flatten(1).var(1)
+                logs.append((variance.clamp(min=1e-12) / module.running_var.clamp(min=1e-12)).log())
+            r = module(r)
     later = torch.cat(logs[1:]).abs().mean().item() if len(logs) > 1 else 0.0
-    return (logs[0].mean().exp().item() if logs else math.nan), later
+    ratio = logs[0].mean().exp().item() if logs else math.nan
+    return ratio, later, logs[-1].abs().mean().item() if logs else 0.0
 
 
-def report(G: Generator, convs: list[Conv], steps: list, slope: float, ratios: Mapping[str, float]) -> str:
+def report(G: Generator, way: Way, ratios: Mapping[str, float]) -> str:
     """What was inferred, in words."""
     kinds = {True: "transposed convolution", False: "convolution"}
     lines = [f"{FAMILY}, inferred from a state dict:"]
     lines += [
-        f"  {conv.name}: {kinds[conv.transposed]} {conv.shape[2]}x{conv.shape[2]}, stride {step[0]}, padding {step[1]}"
-        + (f", output padding {step[2]}" if step[2] else "")
-        for conv, step in zip(convs, steps, strict=True)
+        f"  {conv.name}: {kinds[conv.transposed]} {conv.shape[2]}x{conv.shape[2]}, {word(conv, step, way)}, "
+        f"padding {step[1]}" + (f", output padding {step[2]}" if step[2] else "")
+        for conv, step in zip(way.convs, way.steps, strict=True)
     ]
-    lines.append(f"  hidden activation {f'leaky ReLU {slope}' if slope else 'ReLU'}; tanh assumed at the end")
+    lines.append(f"  hidden activation {f'leaky ReLU {way.slope}' if way.slope else 'ReLU'}; tanh assumed at the end")
+    if way.epsilon != EPSILONS[0]:
+        lines.append(f"  batch norms with eps {way.epsilon:g}, but the first")
+    if way.bare:
+        lines.append("  no activation behind the first norm")
     known = ", ".join(f"{law} {ratio:.2f}" for law, ratio in ratios.items())
     why = "assumed, as there are no batch statistics" if math.isnan(ratios["normal"]) else f"variance ratios: {known}"
     return "\n".join([*lines, f"  latent law {G.law} ({why}; 1 is right)"])
+
+
+def word(conv: Conv, step: tuple[int, int, int], way: Way) -> str:
+    if conv.transposed or step[0] == 1:
+        return f"stride {step[0]}"
+    return f"{way.mode} doubling in front"

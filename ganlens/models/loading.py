@@ -5,13 +5,15 @@ from pathlib import Path
 
 import torch
 
-from ganlens.models import dcgan, progan, stylegan2_files
+from ganlens.models import ablations, dcgan, progan, stylegan2_files
 from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, listed, read, state_of, tensors
 from ganlens.models.inert import Record, Stored
+from ganlens.models.rewriting import rewrite
 
 FORMATS = (
-    "Progressive GAN of gandissect (layer1.conv.weight, …, output_32x32.conv.weight; or features.0.conv.weight, …)",
+    "Progressive GAN of gandissect (layer1.conv.weight, …, output_32x32.conv.weight; or features.0.conv.weight, …), "
+    "and its ablations",
     "StyleGAN2 of rosinality (style.1.weight, convs.0.conv.weight, …)",
     "StyleGAN2(-ADA) of NVIDIA (synthesis.b4.const, mapping.fc0.weight, …)",
     "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed convolutions, batch norms)",
@@ -42,11 +44,18 @@ class State:
             progan.FAMILY: progan.likeness(self.items),
             stylegan2_files.ROSINALITY: stylegan2_files.share(stylegan2_files.ROSINALITY_KEYS, self.items),
             stylegan2_files.NVIDIA: stylegan2_files.share(stylegan2_files.NVIDIA_KEYS, self.items),
+            ablations.FAMILY: ablations.likeness(self.items),
             dcgan.FAMILY: dcgan.likeness({name: tuple(item.shape) for name, item in self.items.items()}),
         }
 
 
-def from_file(path: str | Path, truncation: float | None = None, label: int | None = None) -> Generator:
+def from_file(
+    path: str | Path,
+    truncation: float | None = None,
+    label: int | None = None,
+    name: str | None = None,
+    fast: bool | str = True,
+) -> Generator:
     """The generator of a checkpoint; nothing in the file is executed.
 
     Parameters
@@ -55,7 +64,11 @@ def from_file(path: str | Path, truncation: float | None = None, label: int | No
     truncation : float, optional
         Psi of StyleGAN2, in [0, 1]; 1 (none) by default.
     label : int, optional
-        The class that is painted where no labels are given, for conditional networks; 0 by default.
+        The class of all images, for conditional networks; by default, each seed has a class of its own.
+    name : str, optional
+        What the generator is called; by default as the file.
+    fast : bool or "bfloat16"
+        Whether the network is rewritten for speed, see `ganlens.load_generator`.
 
     Raises
     ------
@@ -79,9 +92,14 @@ def from_file(path: str | Path, truncation: float | None = None, label: int | No
     for score, _, _, family, state in found[:12]:
         if score > 0:
             try:
-                return built(family, state, tree, size, path.stem, truncation, label)
+                G = built(family, state, tree, size, name or path.stem)
             except CheckpointError as error:
                 errors.append(str(error))
+                continue
+            if fast:
+                rewrite(G, torch.bfloat16 if fast == "bfloat16" else torch.float32)
+            wanted = {"truncation": truncation, "label": label}
+            return G.variant(**{key: value for key, value in wanted.items() if value is not None})
     raise CheckpointError(f"{path} fits no known format. {unfit(errors, found)}\nKnown are: {'; '.join(FORMATS)}")
 
 
@@ -93,25 +111,20 @@ def unfit(errors: list[str], found: list) -> str:
     return "It holds no tensors by name."
 
 
-def built(family: str, state: State, tree, size: int, name: str, truncation, label) -> Generator:
+def built(family: str, state: State, tree, size: int, name: str) -> Generator:
     """The generator of a state dict, taken for one of a family."""
-    if family in (progan.FAMILY, dcgan.FAMILY) and truncation is not None:
-        raise ValueError(f"{name} is a {family}, which has no truncation; leave truncation away")
-    if label is not None and "mapping.embed.weight" not in state.items:
-        raise ValueError(f"{name} is a {family} without classes; leave label away")
-    psi = 1.0 if truncation is None else float(truncation)
-    if not 0 <= psi <= 1:
-        raise ValueError(f"truncation {truncation} is outside [0, 1]")
     items = tensors(state.items, size)
     try:
         if family == progan.FAMILY:
             return progan.from_state(items, name)
+        if family == ablations.FAMILY:
+            return ablations.from_state(items, name)
         if family == stylegan2_files.ROSINALITY:
             mean = tree.get("latent_avg") if isinstance(tree, dict) else None
             mean = next(iter(tensors({"latent_avg": mean}, size).values()), None)
-            return stylegan2_files.from_rosinality(items, mean, name, psi)
+            return stylegan2_files.from_rosinality(items, mean, name)
         if family == stylegan2_files.NVIDIA:
-            return stylegan2_files.from_nvidia(items, state.module, name, psi, label or 0)
+            return stylegan2_files.from_nvidia(items, state.module, name)
         return dcgan.from_state(items, name)
     except (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
         raise CheckpointError(f"closest to {family}, but its tensors do not fit one another ({error})") from error

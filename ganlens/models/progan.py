@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, check_maps, fit
+from ganlens.models.rewriting import Rewritable, doubling
 from ganlens.models.scenes import pixel_norm
 
 FAMILY = "Progressive GAN"
@@ -32,7 +33,7 @@ class Scaled(nn.Module):
         return self.conv(r) * self.scale + self.bias[:, None, None]
 
 
-class ProgressiveLayer(nn.Module):
+class ProgressiveLayer(Rewritable):
     """Pixel norm, doubling where ``up``, scaled convolution, leaky ReLU."""
 
     def __init__(self, inputs: int, units: int, first: bool, up: bool):
@@ -40,21 +41,39 @@ class ProgressiveLayer(nn.Module):
         self.up = up
         self.scaled = Scaled(inputs, units, 4 if first else 3, padding=3 if first else 1, gain=2**0.5)
 
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
+    def folded(self) -> torch.Tensor:
+        weight = self.scaled.conv.weight * self.scaled.scale
+        return doubling(weight) if self.up else weight
+
+    def rewritten(self, r: torch.Tensor) -> torch.Tensor:
+        r, bias = pixel_norm(r), self.scaled.bias.to(r.dtype)
+        if self.up:
+            r = F.conv_transpose2d(r, self.kernel, bias, stride=2, padding=1)
+        else:
+            r = F.conv2d(r, self.kernel, bias, padding=self.scaled.conv.padding)
+        return F.leaky_relu(r, 0.2, inplace=True)
+
+    def plain(self, r: torch.Tensor) -> torch.Tensor:
         r = pixel_norm(r)
         if self.up:
             r = F.interpolate(r, scale_factor=2.0, mode="nearest")
         return F.leaky_relu(self.scaled(r), 0.2)
 
 
-class Output(nn.Module):
+class Output(Rewritable):
     """Pixel norm and a linear map to colours."""
 
     def __init__(self, inputs: int, colors: int = 3):
         super().__init__()
         self.scaled = Scaled(inputs, colors, 1, padding=0, gain=1.0)
 
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
+    def folded(self) -> torch.Tensor:
+        return self.scaled.conv.weight * self.scaled.scale
+
+    def rewritten(self, r: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(pixel_norm(r), self.kernel, self.scaled.bias.to(r.dtype)).float()
+
+    def plain(self, r: torch.Tensor) -> torch.Tensor:
         return self.scaled(pixel_norm(r))
 
 

@@ -5,6 +5,7 @@ github.com/rosinality/stylegan2-pytorch and github.com/NVlabs/stylegan2-ada-pyto
 
 A layer that is modulated by a style yields feature maps (N, U, H, W) under the name that it has in the file, and its
 style, one number per input channel, as (N, C, 1, 1) under that name and ``.style``: both can be dissected and edited.
+So can the layers of the mapping network, ``mapping.layers.0`` …. Listed are the feature maps; the others go by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,15 +100,19 @@ class Layer(nn.Module):
     scale : float
         Constant factor of the weights.
     clamp : float, optional
-        Largest absolute value of the output.
+        Largest absolute value of the output, before ``gain``.
+    gain : float
+        Factor of the output.
     """
 
-    def __init__(self, weight, style: Style, bias, noise, kernel=None, scale: float = 1.0, clamp: float | None = None):
+    def __init__(
+        self, weight, style: Style, bias, noise, kernel=None, scale: float = 1.0, clamp: float | None = None, gain=1.0
+    ):
         super().__init__()
         self.weight, self.style, self.bias = nn.Parameter(weight), style, nn.Parameter(bias)
         self.register_buffer("noise", noise)
         self.register_buffer("kernel", kernel)
-        self.scale, self.clamp = scale, clamp
+        self.scale, self.clamp, self.gain = scale, clamp, gain
 
     def forward(self, r: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         s = self.style(w)  # (N, C, 1, 1)
@@ -120,7 +125,22 @@ class Layer(nn.Module):
             r = smoothed(F.conv_transpose2d(r, weight.transpose(0, 1), stride=2), self.kernel, side)
         r = r * torch.rsqrt(size + EPSILON)[..., None, None] + self.noise
         r = activated(r + self.bias[:, None, None])
-        return r if self.clamp is None else r.clamp(-self.clamp, self.clamp)
+        r = r if self.clamp is None else r.clamp(-self.clamp, self.clamp)
+        return r if self.gain == 1 else r * self.gain
+
+
+class Shortcut(nn.Module):
+    """Linear map past two layers, doubled; what they yield is added to it (Karras et al., CVPR 2020, figure 7c)."""
+
+    gain = 0.5**0.5  # of both, so that the sum is as large as each
+
+    def __init__(self, weight, kernel):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.register_buffer("kernel", kernel)
+
+    def forward(self, r: torch.Tensor) -> torch.Tensor:
+        return doubled(F.conv2d(r, self.weight * (self.gain / self.weight.shape[1] ** 0.5)), self.kernel)
 
 
 class Paint(nn.Module):
@@ -139,67 +159,57 @@ class Paint(nn.Module):
 
 
 class StyleMapping(nn.Module):
-    """Latents z (N, Z), and classes where ``embed`` is given, to w (N, W)."""
+    """Latents z (N, Z), and classes (N,) or weights (N, classes) where ``embed`` is given, to w (N, W)."""
 
-    def __init__(self, layers: Sequence[Dense], embed: Dense | None = None, label: int = 0):
+    def __init__(self, layers: Sequence[Dense], embed: Dense | None = None):
         super().__init__()
         self.layers, self.embed = nn.Sequential(*layers), embed
-        self.register_buffer("label", torch.tensor(label))
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         x = unit_square(z)
         if self.embed is not None:
-            x = torch.cat([x, unit_square(self.embed(self.one_hot(labels, len(z)).to(z)))], 1)
-        elif labels is not None and labels.numel():
-            raise ValueError("labels were given, but this generator knows no classes; leave them away")
+            weights = labels if labels.ndim == 2 else F.one_hot(labels, self.embed.weight.shape[1])
+            x = torch.cat([x, unit_square(self.embed(weights.to(z)))], 1)
         return self.layers(x)
-
-    def one_hot(self, labels: torch.Tensor | None, n: int) -> torch.Tensor:
-        """Labels as weights (N, classes): from classes (N,), or weights as they are; the default class if None."""
-        classes = self.embed.weight.shape[1]
-        labels = self.label.expand(n) if labels is None else torch.as_tensor(labels, device=self.label.device)
-        if tuple(labels.shape) == (n, classes):
-            return labels
-        if labels.ndim != 1 or labels.is_floating_point() or not (labels.min() >= 0 and labels.max() < classes):
-            raise ValueError(f"labels: expected whole numbers (N,) in 0 … {classes - 1}, or weights (N, {classes})")
-        return F.one_hot(labels.long(), classes)
 
 
 class StyleGenerator(nn.Module):
-    """Latents (N, Z) to images (N, C, Y, X).
+    """Latents (N, Z) to images (N, C, Y, X); w is drawn towards its mean by the factor ``truncation``, 1 is not at all.
 
     Parameters
     ----------
     mapping : StyleMapping
     mean : Tensor (W,)
-        Mean of w, towards which truncation draws.
+        Mean of w.
     modules : mapping of str to Module
-        By dotted name and in their order: one `Constant`, then `Layer` s, and a `Paint` for each resolution.
-    truncation : float
-        Factor psi of w - mean; 1 is none.
+        By dotted name and in their order: one `Constant`, then `Layer` s, and a `Paint` for each resolution or only the
+        last one; perhaps a `Shortcut` in front of two layers.
     sums : bool
         Whether the output of a `Paint` includes what was painted before it, as in rosinality's code; in NVIDIA's the
         sum is taken outside of it.
     """
 
-    def __init__(self, mapping, mean, modules: Mapping[str, nn.Module], truncation: float = 1.0, sums: bool = True):
+    def __init__(self, mapping, mean, modules: Mapping[str, nn.Module], sums: bool = True):
         super().__init__()
         self.mapping, self.sums = mapping, sums
         self.register_buffer("mean", mean)
-        self.register_buffer("truncation", torch.tensor(float(truncation)))
         self.names = list(modules)
         for name, module in modules.items():
             place(self, name, module)
 
-    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        w = self.mean + self.truncation * (self.mapping(z, labels) - self.mean)
-        image = r = None
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None, truncation: float = 1.0) -> torch.Tensor:
+        w = self.mean + truncation * (self.mapping(z, labels) - self.mean)
+        image = r = past = None
         for name in self.names:
             module = self.get_submodule(name)
             if isinstance(module, Constant):
                 r = module(w)
+            elif isinstance(module, Shortcut):
+                past = module(r)
             elif isinstance(module, Layer):
                 r = module(r, w)
+                if past is not None and module.kernel is None:
+                    r, past = past + r, None
             else:
                 below = None if image is None else doubled(image, module.kernel)
                 image = module(r, w, below) if self.sums or below is None else module(r, w) + below
@@ -217,10 +227,11 @@ def place(root: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def mean_of(mapping: StyleMapping, z_dim: int) -> torch.Tensor:
-    """Mean of w over 4096 fixed latents, for files that do not say it."""
+    """Mean of w over 4096 fixed latents of all classes, for files that do not say it."""
     z = np.random.RandomState(0).standard_normal((4096, z_dim)).astype(np.float32)
+    labels = None if mapping.embed is None else torch.arange(4096) % mapping.embed.weight.shape[1]
     with torch.no_grad():
-        return mapping(torch.from_numpy(z)).mean(0)
+        return mapping(torch.from_numpy(z), labels).mean(0)
 
 
 def fixed_noise(index: int, size: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from ganlens.models import stylegan2
 from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, check_maps, fit, walk
 from ganlens.models.inert import Record, short
-from ganlens.models.stylegan2 import Constant, Dense, Layer, Paint, Style, StyleGenerator, StyleMapping
+from ganlens.models.stylegan2 import Constant, Dense, Layer, Paint, Shortcut, Style, StyleGenerator, StyleMapping
 
 ROSINALITY, NVIDIA = "StyleGAN2 (rosinality)", "StyleGAN2 (NVIDIA)"
 MOST_DOUBLINGS = 9  # 2048 px
@@ -23,7 +23,7 @@ ROSINALITY_KEYS = re.compile(
 NVIDIA_KEYS = re.compile(
     r"mapping\.(w_avg|(fc\d+|embed)\.(weight|bias))|synthesis\.b\d+\.(const|resample_filter"
     r"|conv[01]\.(weight|bias|noise_strength|noise_const|resample_filter|affine\.(weight|bias))"
-    r"|torgb\.(weight|bias|affine\.(weight|bias)))"
+    r"|torgb\.(weight|bias|affine\.(weight|bias))|skip\.(weight|resample_filter))"
 )
 
 
@@ -49,7 +49,6 @@ def from_rosinality(
     state: Mapping[str, torch.Tensor],
     mean: torch.Tensor | None = None,
     name: str | None = None,
-    truncation: float = 1.0,
 ) -> Generator:
     """The generator of a state dict of github.com/rosinality/stylegan2-pytorch.
 
@@ -59,8 +58,6 @@ def from_rosinality(
         ``style.1.weight`` (W, W), ``input.input`` (1, C, 4, 4), ``conv1.conv.weight`` (1, U, C, 3, 3), ….
     mean : Tensor (W,), optional
         ``latent_avg`` of the file; by default the mean of 4096 fixed samples.
-    truncation : float
-        Psi; 1 is none.
 
     Raises
     ------
@@ -93,7 +90,7 @@ def from_rosinality(
             bias = state[f"{paint}.bias"].flatten()
             modules[paint] = Paint(state[f"{paint}.conv.weight"][0], style(paint), bias, square(kernel))
     rows = [Dense(state[f"style.{i}.weight"], state[f"style.{i}.bias"], MLP_RATE, True) for i in dense]
-    return finished(StyleMapping(rows), mean, modules, name or "StyleGAN2", truncation, sums=True)
+    return finished(StyleMapping(rows), mean, modules, name or "StyleGAN2", sums=True)
 
 
 def rosinality_shapes(state, dense: list[int], layers: list[str], paints: list[str]) -> dict[str, tuple[int, ...]]:
@@ -139,8 +136,6 @@ def from_nvidia(
     state: Mapping[str, torch.Tensor],
     module: Record | None = None,
     name: str | None = None,
-    truncation: float = 1.0,
-    label: int = 0,
 ) -> Generator:
     """The generator of github.com/NVlabs/stylegan2-ada-pytorch, or of the same network in stylegan3's repository.
 
@@ -150,10 +145,6 @@ def from_nvidia(
         ``mapping.fc0.weight`` (W, Z), ``synthesis.b4.const`` (C, 4, 4), ``synthesis.b8.conv0.weight`` (U, C, 3, 3), ….
     module : Record, optional
         The module as it was pickled; clamps and learning rates are read from it.
-    truncation : float
-        Psi; 1 is none.
-    label : int
-        The class that is painted where no labels are given; only for conditional networks.
 
     Raises
     ------
@@ -162,7 +153,7 @@ def from_nvidia(
     """
     state = {key: tensor.float() for key, tensor in state.items()}
     settings = {path.rstrip("."): record for path, record in walk(module)} if module else {}
-    check_settings(settings)
+    check_settings(settings, state)
     sizes = numbers(r"synthesis\.b(\d{1,6})\.", state)
     expected = [4 * 2**i for i in range(len(sizes))]
     if len(sizes) > MOST_DOUBLINGS + 1 or sizes != expected:
@@ -181,26 +172,32 @@ def from_nvidia(
     for size in sizes:
         block = f"synthesis.b{size}"
         kernel = square(4 * state.get(f"{block}.resample_filter", stylegan2.default_kernel() / 4))
-        for part in ("conv0", "conv1")[size == 4 :]:
+        parts = block_of(state, size, sizes)
+        for part in parts:
             key = f"{block}.{part}"
+            if part == "skip":
+                modules[key] = Shortcut(state[f"{key}.weight"], kernel)
+                continue
+            if part == "torgb":
+                bias = state[f"{key}.bias"]
+                modules[key] = Paint(state[f"{key}.weight"], style(key), bias, kernel, clamp(key))
+                continue
             up = kernel if part == "conv0" else None
             noise = state[f"{key}.noise_const"] * state[f"{key}.noise_strength"] if has_noise(state, key) else None
             noise = torch.zeros(size, size) if noise is None else noise
             weight = state[f"{key}.weight"]
-            modules[key] = Layer(weight, style(key), state[f"{key}.bias"], noise, up, clamp=clamp(key))
-        key = f"{block}.torgb"
-        modules[key] = Paint(state[f"{key}.weight"], style(key), state[f"{key}.bias"], kernel, clamp(key))
+            gain = Shortcut.gain if part == "conv1" and "skip" in parts else 1.0
+            modules[key] = Layer(weight, style(key), state[f"{key}.bias"], noise, up, clamp=clamp(key), gain=gain)
     return finished(
-        nvidia_mapping(state, dense, settings, label),
+        nvidia_mapping(state, dense, settings),
         state.get("mapping.w_avg"),
         modules,
         name or "StyleGAN2",
-        truncation,
         sums=False,
     )
 
 
-def nvidia_mapping(state, dense: list[int], settings: Mapping[str, Record], label: int) -> StyleMapping:
+def nvidia_mapping(state, dense: list[int], settings: Mapping[str, Record]) -> StyleMapping:
     def rate(key: str, default: float) -> float:
         return float(settings[key].get("bias_gain", default)) if key in settings else default
 
@@ -209,13 +206,17 @@ def nvidia_mapping(state, dense: list[int], settings: Mapping[str, Record], labe
     if "mapping.embed.weight" not in state:
         return StyleMapping(rows)
     embed = Dense(state["mapping.embed.weight"], state["mapping.embed.bias"], rate("mapping.embed", 1.0))
-    classes = embed.weight.shape[1]
-    if not 0 <= label < classes:
-        raise ValueError(f"label {label}: this generator has classes 0 … {classes - 1}")
-    return StyleMapping(rows, embed, label)
+    return StyleMapping(rows, embed)
 
 
-def check_settings(settings: Mapping[str, Record]) -> None:
+def block_of(state, size: int, sizes: list[int]) -> list[str]:
+    """What a block consists of: two layers and colours, as a rule; some have shortcuts, or colours at the end."""
+    has = [f"synthesis.b{size}.{part}.weight" in state for part in ("skip", "torgb")]
+    front = ["skip"] * has[0] + ["conv0"] if size > 4 else []
+    return [*front, "conv1", *["torgb"] * (has[1] or size == sizes[-1])]
+
+
+def check_settings(settings: Mapping[str, Record], state: Mapping[str, torch.Tensor]) -> None:
     """CheckpointError where a network differs from StyleGAN2 in a way that its tensors do not show."""
     for path, record in settings.items():
         usual = "lrelu" if re.search(r"(conv[01]|fc\d+)$", path) else None
@@ -223,10 +224,11 @@ def check_settings(settings: Mapping[str, Record]) -> None:
             raise CheckpointError(
                 f"{path} has the activation {short(record.get('activation'))}; only {usual!r} is known"
             )
-        if record.get("architecture", "skip") != "skip":
-            raise CheckpointError(
-                f"{path} has the architecture {short(record.get('architecture'))}; only 'skip' is known"
-            )
+        known = record.get("architecture", "skip")
+        first = path.endswith(".b4")
+        shown = f"{path}.skip.weight" in state
+        if known not in ("skip", "orig", "resnet") or (not first and (known == "resnet") != shown):
+            raise CheckpointError(f"{path} has the architecture {short(known)}, which its tensors do not show")
 
 
 def has_noise(state: Mapping[str, torch.Tensor], key: str) -> bool:
@@ -247,8 +249,12 @@ def nvidia_shapes(state, dense: list[int], sizes: list[int]) -> dict[str, tuple[
         wanted |= {f"mapping.fc{i}.weight": (outputs, inputs), f"mapping.fc{i}.bias": (outputs,)}
         inputs = outputs
     for size in sizes:
-        for part in ("conv0", "conv1", "torgb")[size == 4 :]:
+        before = units
+        for part in block_of(state, size, sizes):
             key = f"synthesis.b{size}.{part}"
+            if part == "skip":
+                wanted |= {f"{key}.weight": (shape(state, f"{key}.weight", 4)[0], before, 1, 1)}
+                continue
             outputs, side = shape(state, f"{key}.weight", 4)[0], 1 if part == "torgb" else 3
             wanted |= modulated(f"{key}.weight", (outputs, units, side, side), f"{key}.affine", width)
             wanted |= {f"{key}.bias": (outputs,)}
@@ -261,12 +267,12 @@ def nvidia_shapes(state, dense: list[int], sizes: list[int]) -> dict[str, tuple[
 
 def nvidia_optional(sizes: list[int]) -> set[str]:
     blocks = [f"synthesis.b{size}" for size in sizes]
-    inner = [f"{block}.{part}" for block in blocks for part in ("conv0", "conv1")]
+    inner = [f"{block}.{part}" for block in blocks for part in ("conv0", "conv1", "skip")]
     return {"mapping.w_avg", *(f"{path}.resample_filter" for path in blocks + inner)}
 
 
-def finished(mapping: StyleMapping, mean, modules, name: str, truncation: float, sums: bool) -> Generator:
-    """Put the parts together; layers are the feature maps, the colours, and the styles of both."""
+def finished(mapping: StyleMapping, mean, modules, name: str, sums: bool) -> Generator:
+    """Put the parts together; layers are the feature maps and the colours, by name also the styles and the mapping."""
     first = mapping.layers[0].weight
     z_dim = first.shape[1] - (0 if mapping.embed is None else mapping.embed.weight.shape[0])
     width = mapping.layers[-1].weight.shape[0]
@@ -278,6 +284,9 @@ def finished(mapping: StyleMapping, mean, modules, name: str, truncation: float,
     mean = mean[0] if mean.ndim == 2 else mean
     if tuple(mean.shape) != (width,):
         raise CheckpointError(f"closest to StyleGAN2, but the mean latent has shape {tuple(mean.shape)}")
-    net = StyleGenerator(mapping, mean, modules, truncation, sums).requires_grad_(False)
-    layers = [part for key in modules for part in (f"{key}.style", key) if not isinstance(modules[key], Constant)]
-    return Generator(net, z_dim, name, layers)
+    net = StyleGenerator(mapping, mean, modules, sums).requires_grad_(False)
+    maps = [key for key in modules if not isinstance(modules[key], Constant)]
+    vectors = [f"mapping.layers.{i}" for i in range(len(mapping.layers))]
+    vectors += [f"{key}.style" for key in maps if not isinstance(modules[key], Shortcut)]
+    classes = None if mapping.embed is None else mapping.embed.weight.shape[1]
+    return Generator(net, z_dim, name, maps, classes=classes, truncates=True, vectors=vectors)

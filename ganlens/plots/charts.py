@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ganlens.causal import CONFIDENCE, Effect
+from ganlens.causal import Effect
+from ganlens.counting import CONFIDENCE
 from ganlens.dissection import Dissection
 from ganlens.plots.axes import GREY, INK, WIDTH, add_key, check_at_least_one, set_title, short_names
 from ganlens.segmenters.base import Concept

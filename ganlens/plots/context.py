@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from ganlens.context import CONFIDENCE, NOTHING, Context
+from ganlens.context import NOTHING, Context
+from ganlens.counting import CONFIDENCE
 from ganlens.images import as_pictures, overlay, resize
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title, short_names
 from ganlens.plots.charts import COLORS, FAINT, new_axes, plain
@@ -28,7 +29,8 @@ def context_bars(context: Context, limit: int = 20, ax: Axes | None = None) -> A
     -------
     Axes
         Bars are pixels gained near the edited cell, lines their intervals; a bar is faint where the interval includes
-        0 or is unknown. On the right: the numbers of the bars, and how many cells were tried.
+        0 or is unknown. Grey dots and lines are the same for as many random units. On the right: the numbers of the
+        bars, and how many cells were tried.
     """
     check_at_least_one(limit=limit)
     gain, (low, high), trials = context.gain, context.interval, context.trials
@@ -36,11 +38,14 @@ def context_bars(context: Context, limit: int = 20, ax: Axes | None = None) -> A
     shown = order[:limit]
     rows, gain, low, high, trials = np.arange(len(shown)), gain[shown], low[shown], high[shown], trials[shown]
     ax = ax or new_axes(7.5, 1.5 + 0.27 * len(shown))
-    ax.barh(rows, gain, 0.66, color=np.where((low > 0) | (high < 0), COLORS[0], FAINT))
+    ax.barh(rows, gain, 0.58, color=np.where((low > 0) | (high < 0), COLORS[0], FAINT))
     ax.hlines(rows, low, high, INK, lw=1.2)
+    random, (random_low, random_high) = context.random[shown], (end[shown] for end in context.random_interval)
+    ax.hlines(rows + 0.38, random_low, random_high, GREY, lw=1)
+    ax.plot(random, rows + 0.38, "o", color=GREY, ms=4, mec="white", mew=0.6)
     plain(ax, "x")
     ax.axvline(0, color=INK, lw=0.8)
-    left, right = np.nanmin([0, *gain, *low]), np.nanmax([1, *gain, *high])
+    left, right = np.nanmin([0, *gain, *low, *random_low]), np.nanmax([1, *gain, *high, *random_high])
     ax.set(xlim=(left - 0.03 * (right - left), right), ylim=(len(shown) - 0.4, -0.6))
     names = short_names((NOTHING, *context.concepts))
     ax.set_yticks(rows, [names[v] for v in shown], size=9)
@@ -48,8 +53,9 @@ def context_bars(context: Context, limit: int = 20, ax: Axes | None = None) -> A
     add_column(ax, 104, "cells tried", [f"{t:,}" for t in trials], GREY)
     set_title(ax, bars_title(context, len(order) - len(shown)), 16)
     seen = f"{context.n:,} images" + ("" if context.complete else " (incomplete)")
+    sets = "; grey: as many random units" if context.random_units else ""
     text = f"pixels of {context.concept} gained near the cell, by what was there before"
-    ax.set_xlabel(f"{text}\n{seen}; lines: {CONFIDENCE:.0%} interval", size=9, color=INK)
+    ax.set_xlabel(f"{text}\n{seen}; lines: {CONFIDENCE:.0%} interval{sets}", size=9, color=INK)
     return ax
 
 

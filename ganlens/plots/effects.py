@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ganlens.causal import CONFIDENCE, Effect
+from ganlens.causal import Effect
+from ganlens.counting import CONFIDENCE
 from ganlens.dissection import Dissection
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title
 from ganlens.plots.charts import COLORS, FAINT, new_axes, plain

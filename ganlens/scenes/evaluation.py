@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ganlens.causal import Effect, pixels_under, unit_effects
+from ganlens.distances import frechet_distance, kernel_distance
 from ganlens.instrument import ablate
 from ganlens.matching import dissect
 from ganlens.models.base import Generator
@@ -61,22 +62,6 @@ def describe(segmenter: SceneSegmenter, batches) -> tuple[np.ndarray, np.ndarray
         labels = segmenter.labels(x).flatten(1)
         areas.append(torch.nn.functional.one_hot(labels - 1, len(segmenter.concepts)).double().mean(1).numpy() * 100)
     return np.concatenate(features), np.concatenate(areas)
-
-
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared MMD between samples (N, D) and (M, D) with a cubic kernel, times 1,000."""
-    within_x, within_y, between = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    n, m = len(x), len(y)
-    own = (within_x.sum() - within_x.trace()) / (n * (n - 1)) + (within_y.sum() - within_y.trace()) / (m * (m - 1))
-    return 1000 * float(own - 2 * between.mean())
-
-
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Fréchet distance between the normal distributions fitted to samples (N, D) and (M, D)."""
-    cx, cy = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    difference = x.mean(0) - y.mean(0)
-    root = np.sqrt(np.linalg.eigvals(cx @ cy).real.clip(0)).sum()  # trace of the matrix square root
-    return float(difference @ difference + np.trace(cx) + np.trace(cy) - 2 * root)
 
 
 def evaluate_layers(generator: Generator, segmenter: SceneSegmenter, n: int = 2000) -> dict:

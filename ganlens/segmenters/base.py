@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from ganlens.given import several, shown
 from ganlens.names import close_match
 
 
@@ -122,22 +123,33 @@ class FunctionSegmenter(Segmenter):
         self.name = name or getattr(function, "__qualname__", type(function).__name__)
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
-        result = self.function(images)
+        result = self.result(images)
         return result if result.is_floating_point() else super().scores(images)
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            result = self.function(images)
-        if not isinstance(result, torch.Tensor):
-            raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
+            result = self.result(images)
         if result.is_floating_point():
             return self.planes(result)
         return result if result.ndim == 4 else result[:, None]
 
+    def result(self, images: torch.Tensor) -> torch.Tensor:
+        """What the function returns; ValueError if that can be neither labels nor scores."""
+        if not isinstance(images, torch.Tensor) or images.ndim != 4:
+            raise ValueError(f"images: {shown(images)} given; expected a tensor (N, 3, Y, X)")
+        result = self.function(images)
+        if not isinstance(result, torch.Tensor):
+            raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
+        if result.is_floating_point():
+            check_scores(result, len(images), len(self.concepts), self.name)
+        elif result.ndim not in (3, 4):
+            raise ValueError(f"{self.name} returned labels {tuple(result.shape)}; expected (N, L, h, w) or (N, h, w)")
+        return result
+
 
 def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Concept, ...]:
     """Vocabulary of names and (name, category) pairs; an error if it is empty or lists a concept twice."""
-    concepts = tuple(Concept(c) if isinstance(c, str) else Concept(*c) for c in concepts)
+    concepts = tuple(map(as_concept, several("concepts", concepts, "names, for example ['tree', 'sky']")))
     if not concepts:
         raise ValueError("no concepts given: name at least one, for example ['tree']")
     if len(set(concepts)) < len(concepts):
@@ -150,10 +162,41 @@ def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: st
     if isinstance(concept, str):
         found = [i for i, known in enumerate(concepts) if concept in (known.name, f"{known.name}:{known.category}")]
     else:
-        found = [i for i, known in enumerate(concepts) if known == tuple(concept)]
+        found = [i for i, known in enumerate(concepts) if known == as_concept(concept)]
     if len(found) == 1:
         return found[0]
     if found:
         choices = ", ".join(str(tuple(concepts[i])) for i in found)
         raise ValueError(f"concept {concept!r} is ambiguous in {owner}: give one of {choices}")
     raise ValueError(close_match("concept", concept, [c.name for c in concepts], owner))
+
+
+def as_concept(concept: str | tuple[str, str] | Concept) -> Concept:
+    """A concept of its name, or of name and category; ValueError for anything else."""
+    parts = (concept,) if isinstance(concept, str) else concept
+    if not isinstance(parts, tuple | list) or not 1 <= len(parts) <= 2 or not all(isinstance(p, str) for p in parts):
+        raise ValueError(f"concept {shown(concept)}: expected a name, or a pair of name and category")
+    return Concept(*parts)
+
+
+def check_labels(labels: torch.Tensor, n: int, concepts: int, name: str) -> torch.Tensor:
+    """Label planes (N, L, h, w) as they are; ValueError if they are not what `Segmenter.labels` promises."""
+    if not isinstance(labels, torch.Tensor):
+        raise ValueError(f"segmenter {name} returned {type(labels).__name__}; expected a tensor ({n}, L, h, w)")
+    real = labels.is_floating_point() or labels.is_complex()
+    if labels.ndim != 4 or len(labels) != n or not labels.numel() or real:
+        raise ValueError(
+            f"segmenter {name} returned {labels.dtype} {tuple(labels.shape)} for {n} images; "
+            f"expected integer label planes ({n}, L, h, w)"
+        )
+    low, high = labels.aminmax()
+    if low < 0 or high > concepts:
+        raise ValueError(f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none")
+    return labels
+
+
+def check_scores(scores: torch.Tensor, n: int, concepts: int, name: str) -> torch.Tensor:
+    """Scores (N, C, h, w) as they are; ValueError if they are of another shape."""
+    if scores.ndim != 4 or tuple(scores.shape[:2]) != (n, concepts) or not scores.numel():
+        raise ValueError(f"{name} returned scores {tuple(scores.shape)}; expected ({n}, {concepts}, h, w)")
+    return scores

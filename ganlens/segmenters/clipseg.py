@@ -25,25 +25,17 @@ class ClipSegSegmenter(Segmenter):
 
     Parameters
     ----------
-    source : str or path
-        Folder or model id, such as "CIDAS/clipseg-rd64-refined".
+    source, grid, batch_size
+        As of `ganlens.segmenters.huggingface.HuggingFaceSegmenter`, which also says what errors there are.
     concepts : sequence
         What to look for: words, or (word, category) pairs.
     level : float
         A pixel is labelled only where the best score of its category exceeds this.
     prompt : str
         What the text network reads; {} stands for the word.
-    grid : tuple of int, optional
-        Height and width of the label planes; by default the images' own.
-    batch_size : int
-        Images per pass of the network.
 
     Raises
     ------
-    ImportError
-        transformers is not installed.
-    OSError
-        A file is missing, or cannot be downloaded; the message says where to put which files.
     ValueError
         No concepts, one that is given twice, or a model of another kind.
     """

@@ -267,11 +267,14 @@ def local_first(source: str, read: Callable):
         check_reachable()
         return read(source)
     except OSError as error:
-        page = f"https://huggingface.co/{source}/tree/main"
+        from transformers.utils.hub import constants
+
+        page, kept = f"https://huggingface.co/{source}/tree/main", f"models--{source.replace('/', '--')}"
         raise OSError(
             f"{source} is not in the cache and cannot be downloaded ({str(error).splitlines()[0]}). Fetch config.json, "
             "preprocessor_config.json and model.safetensors or pytorch_model.bin (for CLIPSeg also the tokenizer's "
-            f"files) from {page}, put them in one folder, and give that folder: load_segmenter('path/to/folder')"
+            f"files) from {page}, put them in one folder, and give that folder: load_segmenter('path/to/folder'). "
+            f"Or run `hf download {source}` elsewhere, and bring the folder {kept} to {constants.HF_HUB_CACHE}"
         ) from error
 
 
@@ -292,7 +295,7 @@ def import_transformers(wanted: str):
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"segmenter {wanted!r} needs transformers, which is not installed: pip install ganlens[segmenters]"
+            f"segmenter {wanted!r} needs transformers, which is not installed: pip install 'ganlens[segmenters]'"
         ) from error
     return transformers
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,23 +11,23 @@ import numpy as np
 import torch
 import traitlets
 
-from ganlens.causal import unit_effects
 from ganlens.context import where
 from ganlens.dissection import Dissection
+from ganlens.given import number, whole
 from ganlens.images import encode, grid, resize
 from ganlens.instrument import Abandoned, Edit, ablate, insert
-from ganlens.optimization import optimize_units
-from ganlens.rankings import unit_gradients
+from ganlens.models.base import Generator
 from ganlens.recipe import Recipe, Renderer, as_recipe
-from ganlens.widgets.controls import MODES, ORDERS, Cancelled, Controls
+from ganlens.widgets.controls import MODES, Cancelled, Controls
+from ganlens.widgets.easel import Easel
+from ganlens.widgets.orders import ORDERS, measure_order
 from ganlens.widgets.panel import Panel
-from ganlens.widgets.readout import change_of, change_table, share_table, unit_table
+from ganlens.widgets.readout import unit_table
 from ganlens.widgets.stage import SHARP, Brush, Screen, SeedStrip, StrokeList
-from ganlens.widgets.strokes import History, Stroke, region_of, shifted, union
+from ganlens.widgets.strokes import Copy, History, Stroke, region_of
 from ganlens.widgets.worker import Worker
 
 FOUND = 20  # units that a region query gives
-SLOW = 0.05  # seconds; an image that takes longer is given up when a newer one is asked for
 PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
 
 
@@ -60,6 +61,8 @@ class InterventionCanvas(Panel, w.VBox):
     seed, layer, concept, units, edits, found : traits
         Shared with other widgets. ``edits`` are those of the strokes that are on; ``found`` are the units that a region
         query gave.
+    truncation, label : traits
+        Psi, where 1 is none, and the class, where None lets the seed decide; for generators that have them.
     image : array (Y, X, 3), uint8
         The picture on show.
 
@@ -83,6 +86,8 @@ class InterventionCanvas(Panel, w.VBox):
     mode = traitlets.Enum(tuple(MODES.values()), "remove")
     strength = traitlets.Float(1.0)
     radius = traitlets.Float(0.08)
+    truncation = traitlets.Float(1.0)
+    label = traitlets.Int(None, allow_none=True)
 
     def __init__(
         self,
@@ -95,17 +100,16 @@ class InterventionCanvas(Panel, w.VBox):
         width: int = 384,
     ):
         Panel.__init__(self, dissections)
-        self.generator = self.D.attached("generator")
+        self.easel = Easel(self.D.attached("generator"), self.D.segmenter)
         self.level = insert(self.layer, [0], level).level
-        self.renderer = Renderer(self.generator)
-        self.history, self.cells = History(), None
-        self.image = self.before = self.shown_seed = None
-        self.spent = np.inf  # seconds that the last image took
-        self.labels: dict[int, np.ndarray] = {}
+        self.history, self.copied = History(), None
+        self.image = self.before = None
+        for name, value in self.generator.settings.items():
+            self.set_trait(name, value)
         self.on_levels: dict[str, torch.Tensor] = {}  # by layer, what *add* forces its units to
         self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
         height, length = self.generator.image_shape[1:]
-        scale = width / max(height, length)
+        scale = whole("width", width, 1, 10_000) / max(height, length)
         size = round(length * scale), round(height * scale)
         self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
         self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
@@ -146,16 +150,12 @@ class InterventionCanvas(Panel, w.VBox):
 
     def paste(self, down: int, right: int) -> None:
         """Force what was copied upon cells that lie ``down`` rows below and ``right`` columns beside it."""
-        if self.cells is None:
+        if self.copied is None:
             raise ValueError("nothing was copied yet: choose copy, and paint over what the units do")
-        layer, units, maps, region = self.cells
-        if layer != self.layer:
-            raise ValueError(f"what was copied is of {layer}, on show is {self.layer}; copy something here")
-        maps, region = shifted(maps, down, right), shifted(region, down, right)
-        if not region.any():
-            raise ValueError("nothing of what was copied would lie inside the image; paste nearer to its middle")
-        edit = Edit(layer, units, maps, region, self.strength)
-        self._add(Stroke(edit, f"paste of {len(units)} units"))
+        if self.copied.layer != self.layer:
+            raise ValueError(f"what was copied is of {self.copied.layer}, on show is {self.layer}; copy something here")
+        edit = self.copied.moved(down, right, self.strength)
+        self._add(Stroke(edit, f"paste of {len(edit.units)} units"))
 
     def undo(self) -> None:
         """Take the last stroke, or the last change of strokes, back."""
@@ -174,6 +174,16 @@ class InterventionCanvas(Panel, w.VBox):
         self._take_history()
 
     @property
+    def generator(self) -> Generator:
+        """The generator in the setting on show."""
+        return self.easel.generator
+
+    @property
+    def renderer(self) -> Renderer:
+        """What makes the images."""
+        return self.easel.renderer
+
+    @property
     def recipe(self) -> Recipe:
         """The image on show as a value: save it, send it, and `ganlens.replay` it."""
         return Recipe.of(self.generator, self.seed, self.edits)
@@ -188,6 +198,8 @@ class InterventionCanvas(Panel, w.VBox):
         """
         recipe = as_recipe(recipe)
         recipe.check(self.generator)
+        for name, value in (self.generator.defaults | recipe.settings).items():
+            setattr(self, name, value)
         self.seed, self.edits = recipe.seed, recipe.edits
 
     @property
@@ -202,7 +214,12 @@ class InterventionCanvas(Panel, w.VBox):
 
     def wait(self, seconds: float | None = 60) -> bool:
         """Wait until the image stands and nothing is measured any more; False if that takes longer."""
-        return self.long_worker.wait(seconds) and self.worker.wait(seconds)
+        end = np.inf if seconds is None else time.monotonic() + seconds
+        while not (self.long_worker.idle and self.worker.idle):  # either may give the other something to do
+            left = None if seconds is None else end - time.monotonic()
+            if not (self.long_worker.wait(left) and self.worker.wait(left)):
+                return False
+        return True
 
     def picture(self) -> np.ndarray:
         """The image, and before it that without edits where there are any (Y, X, 3)."""
@@ -259,6 +276,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.observe(lambda change: self._take_edits(), "edits")
         self.observe(lambda change: self.show_where(), ["seed", "units", "concept", "layer"])
         self.observe(lambda change: (self.strip.show(self.seed), self._refresh()), "seed")
+        self.observe(lambda change: self._take_settings(), ["truncation", "label"])
 
     def _receive(self, message: dict) -> None:
         with self.showing_errors():
@@ -300,6 +318,23 @@ class InterventionCanvas(Panel, w.VBox):
             raise traitlets.TraitError(f"seed {proposal['value']} is outside 0 … 2^32 - 1")
         return proposal["value"]
 
+    @traitlets.validate("truncation", "label")
+    def _check_setting(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        if value != getattr(self, name):
+            try:
+                self.generator.variant(**{name: value})
+            except ValueError as error:
+                raise traitlets.TraitError(str(error)) from None
+        return value
+
+    @traitlets.validate("strength", "radius")
+    def _check_share(self, proposal) -> float:
+        try:
+            return number(proposal["trait"].name, proposal["value"], 0, 1)
+        except ValueError as error:  # nan, for one, would be linked back and forth for ever
+            raise traitlets.TraitError(str(error)) from None
+
     @traitlets.validate("edits")
     def _check_edits(self, proposal) -> tuple[Edit, ...]:
         if proposal["value"] == self.history.edits:
@@ -320,6 +355,13 @@ class InterventionCanvas(Panel, w.VBox):
     def _take_edits(self) -> None:
         if self.edits != self.history.edits:  # they came from outside
             self.history.become(Stroke(edit, repr(edit).partition(":")[2].strip(" >")) for edit in self.edits)
+        self._refresh()
+
+    def _take_settings(self) -> None:
+        settings = {name: getattr(self, name) for name in self.generator.settings}
+        self.easel = Easel(self.generator.variant(**settings), self.D.segmenter)
+        self.strip.become(self.generator)
+        self.show_where()
         self._refresh()
 
     def _choose_units(self) -> None:
@@ -362,60 +404,37 @@ class InterventionCanvas(Panel, w.VBox):
     # ---- jobs: these run on the worker's thread
 
     def _render(self) -> None:
-        seed, edits, layer = self.seed, self.edits, self.layer
-        start = time.perf_counter()
+        easel, seed, edits, layer = self.easel, self.seed, self.edits, self.layer
         outdated = partial(self.worker.outdated, "render")
-        stop = outdated if self.spent > SLOW else None  # asking at every module takes time of its own
-
         try:
-            if seed != self.shown_seed:
-                self.before = self.renderer.render(seed, (), stop, layer)[1]
-            image = self.renderer.render(seed, edits, stop)[1] if edits else self.before
+            before, self.image = easel.paint(seed, edits, layer, outdated)
         except Abandoned:
             return
-        self.image, self.spent = image, time.perf_counter() - start
         if outdated():
             return  # a newer image is asked for
-        self.screen.show(image)
+        self.screen.show(self.image)
         time.sleep(PAUSE)
         self.brush.shown += 1
-        if seed != self.shown_seed:
-            self.brush.before = self.original.value = encode(self.before, "png")
-            self.shown_seed = seed
-        self.controls.say(f"seed {seed} · {1000 * self.spent:.0f} ms")
+        if before is not self.before:
+            self.before = before
+            self.brush.before = self.original.value = encode(before, "png")
+        self.controls.say(f"seed {seed} · {1000 * easel.spent:.0f} ms")
         self._show_strokes()
-        if self.D.segmenter is not None:
-            self.worker.request("measure", lambda: self._measure(seed, edits, layer))
+        if easel.segmenter is not None:
+            self.worker.request("measure", lambda: self._measure(easel, seed, edits, layer))
 
-    def _measure(self, seed: int, edits: tuple[Edit, ...], layer: str) -> None:
+    def _measure(self, easel: Easel, seed: int, edits: tuple[Edit, ...], layer: str) -> None:
         if self.worker.outdated("render"):
             return
-        if seed not in self.labels:
-            self.labels = {seed: self._segment(self.renderer.render(seed, layer=layer)[0])}
-        before, concepts = self.labels[seed], self.D.concepts
-        if not edits:
-            table = share_table(before, concepts)
-        else:
-            after = self._segment(self.renderer.render(seed, edits)[0])
-            change = change_of(before, after, union(edits, before.shape[1:]), len(concepts))
-            table = change_table(change, concepts, before[0].size)
+        table = easel.readout(seed, edits, layer)
         if not self.worker.outdated("render"):
             self.controls.readout.value = table
-
-    def _segment(self, x: torch.Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            return self.D.segmenter.labels(x)[0].cpu().numpy()
 
     def _measure_order(self) -> None:
         D, concept, order = self.D, self.concept, self.order
         try:
             with self.controls.progress(order) as tell:
-                if order == "effect":
-                    D.effects = unit_effects(D, progress=tell)
-                elif order == "gradient":
-                    D.keep_ranking(order, unit_gradients(D, progress=tell))
-                elif order == "ace":
-                    D.keep_ranking(order, optimize_units(D, concept, progress=tell).alpha, concept)
+                measure_order(D, concept, order, tell)
         except Exception as error:
             self.order = "iou"
             if not isinstance(error, Cancelled):
@@ -427,16 +446,12 @@ class InterventionCanvas(Panel, w.VBox):
         if self.concept is None or not self.units:
             self.controls.where.value = False
             raise ValueError("where can what go? Choose a concept first")
-        pixels = where(self.D, self.concept, self.seed, self.units, level=self.level)
+        D = replace(self.D, generator=self.generator)
+        pixels = where(D, self.concept, self.seed, self.units, level=self.level)
         self.brush.map = (pixels / max(pixels.max(), 1)).clip(0, 1).flatten().tolist()
 
     def _query(self, region: np.ndarray) -> None:
-        r = self.renderer.features(self.seed, self.edits, self.layer)[0]
-        mask = torch.as_tensor(region, dtype=r.dtype, device=r.device)
-        inside = ((r * mask).sum((1, 2)) / mask.sum()).cpu()
-        usual, highest = self.D.levels.mean(), self.D.levels.highest
-        activity = ((inside - usual) / (highest - usual)).nan_to_num(0.0)  # 0 is usual, 1 the highest ever seen
-        found = tuple(activity.argsort(descending=True)[:FOUND].tolist())
+        found = self.easel.most_active(self.seed, self.edits, self.layer, region, self.D.levels, FOUND)
         words = [label.concept.name if label.interpretable else "" for label in (self.D.labels[u] for u in found)]
         self.controls.answer.value = unit_table(found[:8], words[:8])
         self.brush.shown += 1
@@ -445,11 +460,8 @@ class InterventionCanvas(Panel, w.VBox):
     def _copy(self, region: np.ndarray) -> None:
         if not self.units:
             raise ValueError("no units to copy: choose a concept, or type unit numbers such as 3, 17, 40-43")
-        units = self.units
-        r = self.renderer.features(self.seed, self.edits, self.layer)[0, list(units)]
-        self.cells = self.layer, units, r.cpu().numpy(), region
-        rows, columns = np.nonzero(region)
-        middle = [int(rows.mean().round()), int(columns.mean().round())]
-        self.brush.clip = {"cells": np.flatnonzero(region).tolist(), "middle": middle}
+        r = self.renderer.features(self.seed, self.edits, self.layer)[0, list(self.units)]
+        self.copied = Copy(self.layer, self.units, r.cpu().numpy(), region)
+        self.brush.clip = self.copied.outline
         self.mode = "paste"
         self.brush.shown += 1

@@ -8,6 +8,7 @@ from threading import Event
 import ipywidgets as w
 
 from ganlens.images import encode
+from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.strokes import parse_units, write_units
 
 MODES = {"remove": "remove", "add": "add", "which units?": "query", "copy": "copy", "paste": "paste"}
@@ -18,7 +19,7 @@ TIPS = [
     "remember what the units do where you paint",
     "put what was remembered somewhere else, in this image or another",
 ]
-ORDERS = {"highest IoU": "iou", "largest effect": "effect", "gradient": "gradient", "optimised together": "ace"}
+NONE = ""  # the value of a choice that stands for None, which a dropdown shows as an empty field
 
 
 class Cancelled(Exception):
@@ -36,7 +37,7 @@ class Controls:
 
     def __init__(self, canvas):
         self.canvas = canvas
-        concepts = [("choose …", None), *((str(c), str(c)) for c in canvas.D.concepts)]
+        concepts = [("choose …", NONE), *((str(c), str(c)) for c in canvas.D.concepts)]
         self.cancelled = Event()
         self.modes = w.ToggleButtons(options=list(MODES.items()), tooltips=TIPS)
         self.modes.style.button_width = "auto"
@@ -55,6 +56,18 @@ class Controls:
             150,
         )
         self.seed = field("seed", w.BoundedIntText(min=0, max=2**32 - 1), "which image", 100)
+        self.truncation = field(
+            "truncation",
+            w.FloatSlider(min=0, max=1, step=0.05, continuous_update=False),
+            "1: images as varied as in training; towards 0 all are drawn to the mean image",
+            170,
+        )
+        classes = canvas.generator.classes or 0
+        self.label = field(
+            "class",
+            w.Dropdown(options=[("by seed", NONE), *((str(c), c) for c in range(classes))]),
+            "the class that is drawn",
+        )
         self.undo = button("undo", "take the last change back (Z)", canvas.undo, canvas)
         self.redo = button("redo", "do it again (Y)", canvas.redo, canvas)
         self.reset = button("reset", "delete all strokes", canvas.reset, canvas)
@@ -77,8 +90,16 @@ class Controls:
         self._bind()
 
     def _bind(self) -> None:
-        for trait in ("mode", "layer", "concept", "count", "order", "strength", "radius", "seed"):
-            self._follow(trait, self.modes if trait == "mode" else getattr(self, trait))
+        self._follow("mode", self.modes)
+        for trait in ("layer", "count", "order", "strength", "radius", "seed", "truncation"):
+            self._follow(trait, getattr(self, trait))
+        for trait in ("concept", "label"):
+            self._follow(
+                trait,
+                getattr(self, trait),
+                lambda value: NONE if value is None else value,
+                lambda value: None if value == NONE else value,
+            )
         self._follow("units", self.units, write_units, parse_units)
         self.canvas.observe(lambda change: setattr(self.failure, "value", change["new"]), "failure")
         self.where.observe(lambda change: self.canvas.show_where(), "value")
@@ -184,7 +205,9 @@ class Controls:
             ],
             layout=w.Layout(flex="1 1 340px", min_width="300px", overflow="visible"),
         )
-        files = row(self.earlier, self.seed, self.later, self.aside, self.png, self.json, self.upload, self.status)
+        settings = [getattr(self, name) for name in canvas.generator.settings]
+        image = row(self.earlier, self.seed, self.later, *settings, self.aside)
+        files = row(image, self.png, self.json, self.upload, self.status)
         top = row(stage, canvas.original, side, gap="12px")
         top.layout.align_items = "flex-start"
         return [self.failure, top, files, canvas.strip]

@@ -55,9 +55,13 @@ class Panel(traitlets.HasTraits):
     def __init__(self, dissections: Dissection | Mapping[str, Dissection], **traits):
         self.lock = RLock()
         self.worker = Worker(self.show_error)
-        self.dissections = as_dissections(dissections)
+        self.dissections = self.accept(dissections)
         enable_in_colab()
         super().__init__(layer=next(iter(self.dissections)), **traits)
+
+    def accept(self, dissections: Dissection | Mapping[str, Dissection]) -> dict[str, Dissection]:
+        """Dissections by the name that ``layer`` calls them; an error if the widget cannot show them."""
+        return as_dissections(dissections)
 
     @property
     def D(self) -> Dissection:
@@ -81,11 +85,10 @@ class Panel(traitlets.HasTraits):
     @traitlets.validate("units")
     def _check_units(self, proposal) -> tuple[int, ...]:
         try:
-            units = tuple(int(unit) for unit in proposal["value"])
-            self.D.check_units(units)
+            self.D.check_units(proposal["value"])
         except ValueError as error:
             raise traitlets.TraitError(str(error)) from None
-        return tuple(dict.fromkeys(units))
+        return tuple(dict.fromkeys(map(int, proposal["value"])))
 
     @traitlets.validate("concept")
     def _check_concept(self, proposal) -> str | None:
@@ -180,8 +183,9 @@ def as_dissections(dissections: Dissection | Mapping[str, Dissection]) -> dict[s
             hint = "; choose one rule: {layer: by_rule['quantile'] …}" if isinstance(D, Mapping) else ""
             raise TypeError(f"{layer!r} is a {type(D).__name__}; expected a Dissection{hint}")
     by_layer = {D.layer: D for D in dissections.values()}
-    if len({D.origin["generator_fingerprint"] for D in by_layer.values()}) > 1:
-        raise ValueError("the dissections are of different generators; give each its own widget")
+    origins = [D.origin for D in by_layer.values()]
+    if len({(origin["generator_fingerprint"], str(origin.get("generator_settings"))) for origin in origins}) > 1:
+        raise ValueError("the dissections are of different generators, or settings of one; give each its own widget")
     if len(by_layer) < len(dissections):
         raise ValueError("two of the dissections are of the same layer; a widget shows one for each layer")
     return by_layer

@@ -135,6 +135,11 @@ class SeedStrip(Part):
         if seed not in self.seeds:
             self._open(seed // PER_PAGE * PER_PAGE)
 
+    def become(self, generator: Generator) -> None:
+        """Show the same seeds of another generator."""
+        self.generator = generator
+        self._open(self.seeds[0])
+
     def turn(self, pages: int) -> None:
         """Turn to later or earlier pages."""
         self._open(self.seeds[0] + PER_PAGE * pages)
@@ -146,13 +151,13 @@ class SeedStrip(Part):
 
     def _draw(self, drawn: list[bytes]) -> None:
         """Draw one image, and ask for the next one: other jobs come in between."""
-        seeds = list(self.seeds)
-        picture = to_uint8(self.generator.generate(seeds[len(drawn)]))[0]
+        seeds, generator = list(self.seeds), self.generator
+        picture = to_uint8(generator.generate(seeds[len(drawn)]))[0]
         scale = THUMBNAIL / max(picture.shape[:2])
         if scale < 1:
             picture = resize(picture, (round(picture.shape[0] * scale), round(picture.shape[1] * scale)), smooth=True)
         drawn = [*drawn, encode(picture)]
-        if seeds != list(self.seeds) or self.worker.outdated("seeds"):
+        if seeds != list(self.seeds) or generator is not self.generator or self.worker.outdated("seeds"):
             return
         self.pictures = drawn
         if len(drawn) < len(seeds):

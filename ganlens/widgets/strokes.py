@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import numpy as np
 
+from ganlens.given import several, shown
 from ganlens.instrument import Edit
 
 DEEPEST = 200  # steps that can be undone
@@ -76,6 +78,40 @@ class History:
         return tuple(stroke.edit for stroke in self.strokes if stroke.on)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """What units do in some cells of an image, to be forced upon other cells or another image.
+
+    Attributes
+    ----------
+    layer, units : str, tuple of int
+        Whose.
+    maps : array (K, H, W)
+        Features of the K units.
+    region : array (H, W)
+        The cells that were copied.
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    maps: np.ndarray
+    region: np.ndarray
+
+    def moved(self, down: int, right: int, strength: float) -> Edit:
+        """Force the cells that lie ``down`` rows below and ``right`` columns beside the copied ones."""
+        region = shifted(self.region, down, right)
+        if not region.any():
+            raise ValueError("nothing of what was copied would lie inside the image; paste nearer to its middle")
+        return Edit(self.layer, self.units, shifted(self.maps, down, right), region, strength)
+
+    @property
+    def outline(self) -> dict:
+        """Its cells and their middle, for the page to draw under the pointer."""
+        rows, columns = np.nonzero(self.region)
+        middle = [int(rows.mean().round()), int(columns.mean().round())]
+        return {"cells": np.flatnonzero(self.region).tolist(), "middle": middle}
+
+
 def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) of the cells of given numbers.
 
@@ -84,11 +120,14 @@ def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
     ValueError
         No cell, or a number that the layer has not.
     """
-    cells = np.asarray(cells, int)
+    cells = several("cells", cells, "numbers of cells")
+    if not all(isinstance(cell, Integral) for cell in cells):
+        raise ValueError(f"cells {shown(cells)}: expected whole numbers")
+    cells = np.array(cells, object)
     if not cells.size or cells.min() < 0 or cells.max() >= shape[0] * shape[1]:
         raise ValueError(f"cells {cells.tolist()[:8]}: expected some of 0 … {shape[0] * shape[1] - 1}")
     region = np.zeros(shape)
-    region.flat[cells] = 1
+    region.flat[cells.astype(int)] = 1
     return region
 
 

@@ -8,15 +8,14 @@ import torch
 
 from ganlens.dissection import Dissection
 from ganlens.images import (
-    OUTLINE,
     colorize,
-    dilate,
     encode,
     enlarge,
     grid,
     outline,
     palette,
     resize,
+    shrunk,
     spotlight,
     to_uint8,
 )
@@ -63,23 +62,6 @@ def in_a_row(pictures: np.ndarray, heights: tuple[int, int]) -> bytes:
 def enlargement(D: Dissection, heights: tuple[int, int]) -> int:
     """How many times the generator's images are to be enlarged."""
     return -(-heights[0] // D.attached("generator").image_shape[1])
-
-
-def shrunk(pictures: np.ndarray, height: int) -> np.ndarray:
-    """Pictures (N, Y, X, 3) at most so high; the lines around regions keep their strength."""
-    factor = pictures.shape[1] / height
-    if factor <= 1:
-        return pictures
-    size = height, max(1, round(pictures.shape[2] / factor))
-    return np.stack([resize(thickened(picture, int(factor)), size, smooth=True) for picture in pictures])
-
-
-def thickened(picture: np.ndarray, times: int) -> np.ndarray:
-    """A picture whose lines around regions are ``times`` pixels wider to each side."""
-    line = (picture == OUTLINE).all(2)
-    for _ in range(times):
-        line = dilate(line)
-    return np.where(line[..., None], np.uint8(OUTLINE), picture)
 
 
 # ---- close-ups

@@ -1,7 +1,11 @@
 """A thread of a widget's own, so that the kernel stays free: of the jobs of one name only the newest is done."""
 
+import atexit
 import threading
 from collections.abc import Callable
+from weakref import WeakSet
+
+LAST = 5  # seconds that a job may still take when Python ends
 
 
 class Worker:
@@ -29,6 +33,7 @@ class Worker:
         self.running: str | None = None
         self.thread: threading.Thread | None = None
         self.changed = threading.Condition()
+        WORKERS.add(self)
 
     def request(self, name: str, job: Callable[[], None]) -> None:
         """Have a job done soon; returns at once, from any thread."""
@@ -69,3 +74,15 @@ class Worker:
                 with self.changed:
                     self.running = None
                     self.changed.notify_all()
+
+
+WORKERS: WeakSet[Worker] = WeakSet()
+
+
+@atexit.register
+def finish() -> None:
+    """Let running jobs come to their end: a thread that computes while Python is taken down can abort the process."""
+    for worker in list(WORKERS):
+        with worker.changed:
+            worker.jobs.clear()
+        worker.wait(LAST)

@@ -1,0 +1,91 @@
+"""What stands in the file of a saved dissection, read and checked."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ganlens.files import read_arrays
+
+FORMAT = 1
+SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
+OPTIONAL = {"flags": {}, "broken": []}  # and what they are where a file has no such entry
+SETTINGS += tuple(OPTIONAL)
+FLAGS = ("artifact", "favourite")
+ORIGIN = ("generator", "generator_fingerprint", "segmenter", "segmenter_fingerprint")
+ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")
+# The axes of all arrays of a file: U units, C concepts, K top images, B bins.
+AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
+AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
+AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
+
+
+def is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def is_whole(value) -> bool:
+    return type(value) is int and value >= 0
+
+
+KINDS = {  # of the entries of a header
+    "layer": is_text,
+    "rule": is_text,
+    "quantile": lambda value: type(value) is float and 0 < value < 1,
+    "n": is_whole,
+    "seed": is_whole,
+    "complete": lambda value: type(value) is bool,
+    "within_category": lambda value: type(value) is bool,
+    "shape": lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_whole, value)),
+    "concepts": lambda value: isinstance(value, list) and len(value) > 0 and all(map(is_pair, value)),
+}
+
+
+def is_pair(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_text, value))
+
+
+def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Header and arrays of a saved dissection; ValueError if it is none."""
+    header, arrays = read_arrays(path, "dissection")
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else None
+        raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
+    header = {name: empty.copy() for name, empty in OPTIONAL.items()} | header
+    check_parts(path, header, arrays)
+    return header, arrays
+
+
+def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    """ValueError if a part is missing or does not fit the others."""
+    origin = header["origin"] if isinstance(header.get("origin"), dict) else {}
+    missing = [name for name in ("concepts", *SETTINGS) if name not in header]
+    missing += [f"origin.{name}" for name in ORIGIN if name not in origin]
+    missing += [name for name in AXES if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} is incomplete: it lacks {', '.join(missing)}")
+    wrong = [name for name, fits in KINDS.items() if not fits(header[name])]
+    wrong += [f"origin.{name}" for name in ORIGIN if not isinstance(origin[name], str)]
+    if wrong:
+        raise ValueError(f"{path} is damaged: {wrong[0]} is no such thing")
+    sizes = {"C": len(header["concepts"])}
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        raise ValueError(f"{path} is damaged: not all of its arrays hold numbers")
+    optional = dict.fromkeys(("effects", *(name for name in arrays if name.startswith("ranking_"))), "UC")
+    for name, axes in ((name, axes) for name, axes in (AXES | optional).items() if name in arrays):
+        shape = arrays[name].shape
+        if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
+            raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
+    check_flags(path, header["flags"], sizes["U"])
+    if not are_units(header["broken"], sizes["U"]):
+        raise ValueError(f"{path} is damaged: its broken units are no list of units 0 … {sizes['U'] - 1}")
+
+
+def check_flags(path: Path, flags: dict, count: int) -> None:
+    """ValueError if the flags of a file are not lists of units among ``count``."""
+    for name, units in flags.items() if isinstance(flags, dict) else [("flags", None)]:
+        if name not in FLAGS or not are_units(units, count):
+            raise ValueError(f"{path} is damaged: its flags {name!r} are no list of units 0 … {count - 1}")
+
+
+def are_units(units, count: int) -> bool:
+    return isinstance(units, list) and all(type(unit) is int and 0 <= unit < count for unit in units)

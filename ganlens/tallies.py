@@ -1,0 +1,262 @@
+"""The statistics of one layer: what is counted in a pass, and what thresholds and counts follow from it."""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from ganlens.segmenters.base import Concept
+from ganlens.statistics import (
+    BINS,
+    Areas,
+    JointCounts,
+    Levels,
+    Scale,
+    Statistic,
+    TopImages,
+    from_above,
+    information_quality,
+    sample_upsampled,
+    tail_level,
+)
+
+CANDIDATES = np.logspace(-3, 0, 100)  # tail fractions that "iqr" and "iou" choose from
+
+
+class Columns:
+    """The columns of the tables: one per concept and, for counting within categories, one per category.
+
+    Parameters
+    ----------
+    concepts : tuple of Concept
+        The vocabulary, C of them.
+    within_category : bool
+        Whether the pixels of an image count for a concept only if the image shows its category.
+    """
+
+    def __init__(self, concepts: Sequence[Concept], within_category: bool):
+        names = list(dict.fromkeys(concept.category for concept in concepts))
+        self.within_category, self.concepts = within_category, len(concepts)
+        self.category = [names.index(concept.category) for concept in concepts]
+        self.count = len(concepts) + (len(names) if within_category else 0)
+
+    def of(self, labels: torch.Tensor) -> torch.Tensor:
+        """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none."""
+        planes = [labels.to(torch.int16) - 1]
+        for column in range(self.concepts, self.count):
+            members = [c for c, k in enumerate(self.category) if k == column - self.concepts]
+            present = torch.isin(planes[0], torch.tensor(members, device=labels.device)).flatten(1).any(1)
+            plane = torch.where(present, column, -1).to(torch.int16)
+            planes.append(plane[:, None, None, None].expand_as(planes[0][:, :1]))
+        return torch.cat(planes, 1)
+
+    def on(self, marginal: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Pixels (U, C, M) that count for each concept and have the unit on, from (U, M) and (U, K, M)."""
+        if self.within_category:
+            return counts[:, [self.concepts + k for k in self.category]]
+        return np.broadcast_to(marginal[:, None], (len(marginal), self.concepts, marginal.shape[1]))
+
+    def scope(self, *areas: Areas) -> np.ndarray:
+        """Pixels (C,) that count for each concept."""
+        if self.within_category:
+            return to_numpy(sum(a.counts for a in areas))[[self.concepts + k for k in self.category]]
+        return np.full(self.concepts, int(sum(a.pixels for a in areas)))
+
+    def area(self, *areas: Areas) -> np.ndarray:
+        """Pixels (C,) of each concept."""
+        return to_numpy(sum(a.counts for a in areas))[: self.concepts]
+
+
+def table_bytes(units: int, concepts: Sequence[Concept], rules, quantile: float, within_category: bool) -> int:
+    """How much the joint tables of a layer take."""
+    columns = Columns(concepts, within_category).count + 2  # the marginal counts are twice as wide
+    bins = tail_bins(quantile) * ("quantile" in rules) + 2 * BINS * bool(set(rules) - {"quantile"})
+    return 4 * units * columns * bins
+
+
+def tail_bins(quantile: float) -> int:
+    return 8192 if quantile > 0.02 else 1024
+
+
+def tail_scale(pilot: list[torch.Tensor], sample: torch.Tensor, quantile: float) -> Scale:
+    """Bins for the highest values only, where the threshold must lie: 1,024 within the top 3 % are as 34,000 over all.
+
+    They reach to the highest value of the pilot, because a unit that is rarely on may miss the sample's pixels; for
+    large quantiles to a level of the sample, so that a long tail does not make them coarse. A unit that is at its
+    highest value at more pixels than the rule asks for is on at all of them.
+    """
+    lowest = torch.stack([r.amin((1, 2)) for r in pilot]).amin(0)
+    highest = torch.stack([r.amax((1, 2)) for r in pilot]).amax(0)
+    low = tail_level(sample, min(3 * quantile, 1.0))
+    saturated = (low >= highest) & (lowest < highest)
+    low = torch.where(saturated, torch.nextafter(highest, lowest), low)
+    if quantile > 0.02:
+        return Scale(low, tail_level(sample, quantile / 16), tail_bins(quantile))
+    return Scale(low, highest, tail_bins(quantile))
+
+
+class Reading(NamedTuple):
+    """Thresholds and the counts at these thresholds, as `Dissection` holds them."""
+
+    thresholds_by_concept: np.ndarray
+    on: np.ndarray
+    overlap: np.ndarray
+    area: np.ndarray
+    scope: np.ndarray
+    valid: np.ndarray
+
+
+class NonFinite(Statistic):
+    """In how many images each unit (U,) gave NaN or infinity.
+
+    Parameters
+    ----------
+    units : int
+        Number of units U.
+    """
+
+    merges: ClassVar = {"images": torch.add}
+
+    def __init__(self, units: int, device: torch.device | str = "cpu"):
+        self.images = torch.zeros(units, dtype=torch.int64, device=device)
+
+    def update(self, broken: torch.Tensor) -> None:
+        """Take in which units broke in which images (N, U), boolean."""
+        self.images += broken.sum(0)
+
+    @property
+    def units(self) -> list[int]:
+        """Numbers of the units that broke at least once."""
+        return self.images.nonzero()[:, 0].tolist()
+
+
+def mended(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features (N, U, H, W) with 0 for a unit in an image where it is not finite, and where that is (N, U)."""
+    sums = features.sum((2, 3))
+    if sums.isfinite().all():
+        return features, torch.zeros_like(sums, dtype=torch.bool)
+    broken = ~features.isfinite().flatten(2).all(2)
+    return torch.where(broken[..., None, None], 0, features), broken
+
+
+def scales_of(pilot: list[torch.Tensor], size: tuple[int, int], rules, quantile: float) -> dict[str, Scale]:
+    """The bins of each statistic of a layer, from the features (U, H, W) of the first images."""
+    sample = sample_upsampled(pilot, size)
+    cells = sample_upsampled(pilot, tuple(pilot[0].shape[1:]))
+    scales = {"levels": Scale.of_sample(cells, 1.0, 0.0005)}
+    if "quantile" in rules:
+        scales["tail"] = tail_scale(pilot, sample, quantile)
+    if set(rules) - {"quantile"}:
+        scales["full"] = Scale.of_sample(sample, 1.0, 0.0005, BINS)
+    return scales
+
+
+class Tally:
+    """The statistics of one layer.
+
+    Parameters
+    ----------
+    scales : dict of str to Scale
+        From `scales_of`.
+    size : (int, int)
+        Height and width of the segmentation.
+    columns : Columns
+        What is counted.
+    quantile, top : float, int
+        As `ganlens.dissect` takes them.
+    """
+
+    def __init__(self, scales: dict[str, Scale], size: tuple[int, int], columns: Columns, quantile: float, top: int):
+        self.scales, self.size, self.columns, self.quantile = scales, tuple(size), columns, quantile
+        low = scales["levels"].low
+        self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top)
+        self.broken = NonFinite(len(low), low.device)
+        self.tail = JointCounts(scales["tail"], columns.count) if "tail" in scales else None
+        self.full = None
+        if "full" in scales:
+            self.full = [JointCounts(scales["full"], columns.count) for _ in range(2)]  # of even and odd seeds
+
+    @property
+    def statistics(self) -> dict[str, Statistic]:
+        """All of them by name."""
+        found = {"levels": self.levels, "top": self.top, "broken": self.broken}
+        found |= {"tail": self.tail} if self.tail else {}
+        return found | (dict(zip(("even", "odd"), self.full, strict=True)) if self.full else {})
+
+    def update(self, features: torch.Tensor, broken: torch.Tensor, planes: torch.Tensor, seeds: list[int]) -> None:
+        """Take in mended features (N, U, H, W), which were broken (N, U), label columns (N, L, h, w), and seeds."""
+        self.levels.update(features)
+        self.top.update(features, seeds)
+        self.broken.update(broken)
+        if self.tail:
+            self.tail.update(features, planes)
+        if self.full:
+            parity = torch.tensor(seeds) % 2
+            for odd, counts in enumerate(self.full):
+                counts.update(features[parity == odd], planes[parity == odd])
+
+    def read(self, rule: str, areas: list[Areas]) -> Reading:
+        """Thresholds under a rule, and the counts at these; broken units are on nowhere."""
+        reading = self.by_quantile(areas) if rule == "quantile" else self.by_information(rule, areas)
+        units = self.broken.units
+        if units:
+            reading = reading._replace(**{name: getattr(reading, name).copy() for name in ("on", "overlap", "valid")})
+            reading.on[units], reading.overlap[units], reading.valid[units] = 0, 0, False
+        return reading
+
+    def by_quantile(self, areas: list[Areas]) -> Reading:
+        """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as an edge of the bins does."""
+        wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
+        bins = (from_above(self.tail.marginal) - wanted).abs().argmin(1, keepdim=True)
+        marginal, counts = map(to_numpy, self.tail.above(bins))
+        on, overlap = self.columns.on(marginal, counts)[..., 0], counts[:, : self.columns.concepts, 0]
+        thresholds = np.broadcast_to(to_numpy(self.tail.scale.edge(bins)), on.shape)
+        sizes = self.columns.area(*areas), self.columns.scope(*areas)
+        return Reading(thresholds, on, overlap, *sizes, np.ones(on.shape, bool))
+
+    def by_information(self, rule: str, areas: list[Areas]) -> Reading:
+        """Thresholds of the highest information quality ratio, or IoU, on even seeds; counts on odd seeds."""
+        even, odd = self.full
+        every = from_above(even.marginal)
+        wanted = CANDIDATES * int(areas[0].pixels)
+        bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
+        levels = to_numpy(even.scale.edge(bins))
+        on, overlap = self.counts_above(even, bins)
+        sizes = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
+        merit, valid = merit_of(rule, on, overlap, *sizes, levels[:, None])
+        best = np.where(valid, merit, -1).argmax(2)[..., None]  # (U, C, 1)
+        thresholds = np.take_along_axis(levels[:, None], best, 2)
+        chosen = (np.take_along_axis(counts, best, 2) for counts in (*self.counts_above(odd, bins), valid))
+        on, overlap, valid = (counts[..., 0] for counts in chosen)
+        return Reading(
+            thresholds[..., 0], on, overlap, self.columns.area(areas[1]), self.columns.scope(areas[1]), valid
+        )
+
+    def counts_above(self, joint: JointCounts, bins: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """On and overlap (U, C, M) in the given bins (U, M) or above."""
+        marginal, counts = map(to_numpy, joint.above(bins))
+        return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
+
+
+def middle_nearest(every: torch.Tensor, wanted: float) -> torch.Tensor:
+    """Bin (U,) whose count of ``every`` (U, B) is nearest to ``wanted``: the middle one where gaps make many equal."""
+    distance = (every - wanted).abs()
+    first, last = distance.argmin(1), distance.shape[1] - 1 - distance.flip(1).argmin(1)
+    empty = every.gather(1, first[:, None])[:, 0] == 0
+    return torch.where(empty, first, (first + last) // 2)
+
+
+def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, np.ndarray]:
+    """How good each candidate threshold is, and whether it may be chosen; arrays broadcast to (U, C, M)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if rule == "iou":
+            return np.nan_to_num(overlap / (on + area - overlap)), np.full(overlap.shape, True)
+        agreement = (scope - on - area + 2 * overlap) / scope
+        together = overlap * scope.astype(float) > on * area.astype(float)
+        valid = (agreement > 0.8) & (levels > 0) & (area / scope >= 1e-3) & together
+    return information_quality(on, overlap, area, scope), valid
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
