@@ -212,8 +212,9 @@ class Renderer:
             if not front:
                 return self.G.edited(self.opened(layer, seed).features, same)
             found = []
+            opened = self.opened(self.G.earliest({edit.layer for edit in front}), seed)  # before the other lock is held
             with self.G._lock, hooked(self.G.net, {layer: lambda r: found.append(r.clone())}):
-                self.opened(self.G.earliest({edit.layer for edit in front}), seed).edited(front)
+                opened.edited(front)
             return self.G.edited(found[0][:1], same)
 
     def opened(self, layer: str, seed: int, stop: Callable[[], bool] | None = None) -> OpenedGenerator:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from itertools import permutations
 
 import numpy as np
@@ -182,6 +183,25 @@ class TestReplay:
 
 
 class TestRenderer:
+    def test_two_threads_do_not_wait_for_each_other_for_ever(self, residual):
+        """One asks for features behind an edit, the other renders, each of images that are not open yet."""
+        renderer, edit = Renderer(residual), gl.ablate("stem", [0])
+
+        def ask():
+            for seed in range(150):
+                renderer.features(seed, [edit], "block2")
+
+        def render():
+            for seed in range(150, 300):
+                renderer.render(seed, [edit])
+
+        threads = [threading.Thread(target=work, daemon=True) for work in (ask, render)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
     def test_history_does_not_matter(self, G, recipe):
         """After any other images, and after one that was given up, an image is what it is alone."""
         sessions = [(seed, edits) for seed in (7, 8) for edits in ([], EDITS, EDITS[:1], EDITS[1:], EDITS[::-1])]
