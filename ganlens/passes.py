@@ -10,7 +10,7 @@ import torch
 
 from ganlens.memory import GRANULE, out_of_memory
 from ganlens.models.base import Generator
-from ganlens.segmenters.base import Segmenter
+from ganlens.segmenters.base import Segmenter, check_labels
 from ganlens.statistics import Areas, Scale
 from ganlens.tallies import Columns, Tally, mended, scales_of
 
@@ -130,27 +130,14 @@ class Pass:
         padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
         with torch.inference_mode():
             images, features = self.generator.read(self.generator.sample(padded), self.question.layers)
-            labels = self.check_labels(self.segmenter.labels(images), len(padded))[: len(seeds)]
-            lost = ~images[: len(seeds)].flatten(1).sum(1).isfinite()
-            labels = torch.where(lost[:, None, None, None].to(labels.device), 0, labels)  # nothing is to be seen there
+            S = self.segmenter
+            labels = check_labels(S.labels(images), len(padded), len(S.concepts), S.name)[: len(seeds)]
+            if not images.sum().isfinite():
+                lost = ~images[: len(seeds)].flatten(1).sum(1).isfinite()
+                labels = torch.where(lost[:, None, None, None].to(labels.device), 0, labels)  # nothing to be seen there
             both = {layer: mended(r[: len(seeds)].float()) for layer, r in features.items()}
         features, broken = ({layer: pair[i] for layer, pair in both.items()} for i in range(2))
         return Batch(seeds, features, broken, self.columns.of(labels))
-
-    def check_labels(self, labels: torch.Tensor, n: int) -> torch.Tensor:
-        name, concepts = self.segmenter.name, len(self.segmenter.concepts)
-        if not isinstance(labels, torch.Tensor):
-            raise ValueError(f"segmenter {name} returned {type(labels).__name__}; expected a tensor ({n}, L, h, w)")
-        real = labels.is_floating_point() or labels.is_complex()
-        if labels.ndim != 4 or len(labels) != n or not labels.numel() or real:
-            raise ValueError(
-                f"segmenter {name} returned {labels.dtype} {tuple(labels.shape)} for {n} images; "
-                f"expected integer label planes ({n}, L, h, w)"
-            )
-        low, high = labels.aminmax()
-        if low < 0 or high > concepts:
-            raise ValueError(f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none")
-        return labels
 
     # ---- the counts
 
