@@ -94,7 +94,7 @@ def ratios(name: str, times: Mapping[str, list[float]], reference: str, n: int) 
 
 
 def measure_causal(
-    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 160, n: int = 128, seen: int = 16
+    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 48, n: int = 128, seen: int = 8
 ) -> list[dict]:
     """Overhead factors of what is measured behind one layer; an image is a pass behind the layer and the segmenter.
 
