@@ -322,7 +322,7 @@ def attach_generators(args, found: dict) -> None:
     argument("-n", type=whole, default=500, metavar="N", help="images per dissection"),
     argument("--rounds", type=whole, default=3, metavar="N", help="how often to measure; the median counts"),
     argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0, random weights"),
-    argument("--causal", action="store_true", help="also context, effects of single units, and optimised units (minutes)"),
+    argument("--causal", action="store_true", help="also context, single units, and optimised units (minutes)"),
     argument("--networks", action="store_true", help="also a Progressive GAN rewritten, and behind its layers"),
     JSON,
     examples=["ganlens bench", "ganlens bench -n 2000 --large --json"],
