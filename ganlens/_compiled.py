@@ -100,12 +100,15 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
                         left, right = a + (c - a) * wy[y], b + (d - b) * wy[y]
                         if left <= low and right <= low:
                             continue
+                        first = planes[n, 0, y]  # most segmenters have one plane: the others may be slower
                         for x in range(column_start[j], column_start[j + 1]):
                             value = left + (right - left) * wx[x]
                             if value > low:
                                 bin_ = np.uint32(min((value - low) * slope, last))
                                 total[bin_] += 1
-                                for plane in range(planes.shape[1]):
+                                if first[np.uint32(x)] >= 0:
+                                    table[np.uint32(first[np.uint32(x)]), bin_] += 1
+                                for plane in range(1, planes.shape[1]):
                                     column = planes[n, plane, y, x]
                                     if column >= 0:
                                         table[np.uint32(column), bin_] += 1

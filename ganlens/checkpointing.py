@@ -19,7 +19,7 @@ from ganlens.files import check_targets, read_arrays, write_atomically
 from ganlens.models.weights import cache_folder
 
 FORMAT = 1
-STATISTICS = 1  # to be counted up whenever the numbers of a dissection change
+STATISTICS = 2  # to be counted up whenever the numbers of a dissection change
 EVERY = 30.0  # seconds between two savings
 SHARE = 0.02  # of the time that may be spent on saving
 
