@@ -3,7 +3,8 @@
 Units are ranked on one sample of images, two after the dissection's, and the repair is judged on another, one after it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ganlens.counting import BATCH, MOST_DRAWS, edited, samples
+from ganlens.counting import BATCH, MOST_DRAWS, edited
 from ganlens.dissection import Dissection, check_dissection
 from ganlens.distances import (
     Extractor,
@@ -22,12 +23,15 @@ from ganlens.distances import (
     frechet_between,
     jackknife,
 )
-from ganlens.given import images, sample, whole
+from ganlens.given import MOST_IMAGES, images, sample, whole
 from ganlens.images import html_table, strip
 from ganlens.instrument import Edit, ablate
+from ganlens.memory import GRANULE
+from ganlens.models.base import OpenedGenerator
 from ganlens.names import close_match
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import Steps, steps
 from ganlens.references import Pictures, reference_images
+from ganlens.sharding import Arrays, check_executor, in_shards
 
 METHODS = ("distance", "activation", "flags")
 FEW = 0.05  # share of the images, and of the cells, in which an artifact is looked for without reference images
@@ -167,6 +171,8 @@ def find_artifacts(
     features: str | Callable | None = None,
     seed: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Artifacts:
     """Rank units by how much they look like artifacts, switch the worst off, and say honestly whether that helps.
 
@@ -206,6 +212,8 @@ def find_artifacts(
         Sample to judge on; by default the one after the dissection's. Units are ranked on the one after it.
     progress : bool or callable
         A bar, nothing, or a function of (steps done, of how many).
+    executor, shards
+        Who works, as for `ganlens.dissect`; shards are ranges of images, and the result is the same to the bit.
 
     Returns
     -------
@@ -233,6 +241,7 @@ def find_artifacts(
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(close_match("method", method, METHODS, "find_artifacts"))
     n, draws = images(n), whole("draws", draws, 1, MOST_DRAWS)
+    check_executor(executor, shards)
     G, marked = D.attached("generator"), marked_units(D) if method == "flags" else []
     size, count = len(marked) or k, len(D.iou)
     if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= count // 2:
@@ -248,19 +257,28 @@ def find_artifacts(
     extractor = as_extractor(features, D.segmenter) if pictures else None
     seed, top = sample(seed, D.seed + 1), None if top is None else whole("top", top)
     scores, known, found = np.isin(np.arange(count), marked).astype(float), None, None
-    steps = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
-    with progress_bar(progress, steps, "artifacts") as done, interrupt_between_steps() as interrupted:
-        step = Steps(done, interrupted)
+    total = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
+    with steps(progress, total, "artifacts") as step:
+
+        def over(sample: int, cost: int, function: Callable[..., Arrays], *things) -> list[Arrays]:
+            """The arrays of a function over a sample, in one part or several."""
+            part = range(sample * MOST_IMAGES, sample * MOST_IMAGES + n)
+            options = {"smallest": BATCH, "granule": GRANULE, "cost": cost}
+            return [a for _, a in in_shards(function, (D, *things), part, step, executor, shards, **options)]
+
         if pictures:
             known = reference_features(pictures, extractor, G.device, n, step)
         if method == "distance":
-            scores = scores_by_distance(D, extractor, known, seed + 1, n, top, step)
+            top = check_top(top, n, known.shape[1])
+            scores = scores_by_distance(over(seed + 1, 1, peaks_and_features, extractor), known, n, top)
         elif method == "activation":
-            scores = scores_by_activation(D, seed + 1, n, step)
+            scores = scores_by_activation(over(seed + 1, 1, activation_above))
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
         if pictures:
-            found = features_under(D, extractor, edits, seed, n, step)
+            G.level(edits[0])  # "mean" is known before anything is sent
+            found = [a["features"] for a in over(seed, 2 + draws, features_under, extractor, edits)]
+            found = np.concatenate(found, 1) if found else None
     enough = found is not None and found.shape[1] > known.shape[1]
     return Artifacts(
         layer=D.layer,
@@ -292,20 +310,6 @@ def marked_units(D: Dissection) -> list[int]:
 # ---- the passes over the images
 
 
-class Steps:
-    """Tells the bar of each step, and whether somebody has interrupted."""
-
-    def __init__(self, done: Callable[[int], None], interrupted: Callable[[], bool]):
-        self.done, self.interrupted, self.stopped = done, interrupted, False
-
-    def go_on(self, images: int = 0) -> bool:
-        """Count images as done; False if nothing more is to be done."""
-        if images:
-            self.done(images)
-        self.stopped = self.stopped or self.interrupted()
-        return not self.stopped
-
-
 def reference_features(pictures: Pictures, extractor: Extractor, device, n: int, step: Steps) -> np.ndarray:
     """Features (M, D) of the reference images; says after the first batch if there are too few images for them."""
     parts = []
@@ -320,45 +324,56 @@ def reference_features(pictures: Pictures, extractor: Extractor, device, n: int,
     return np.concatenate(parts)
 
 
-def scores_by_distance(
-    D: Dissection, extractor: Extractor, known: np.ndarray, seed: int, n: int, top: int | None, step: Steps
-) -> np.ndarray:
-    """Distance (U,) between the top images of each unit and the reference images."""
-    count = known.shape[1]
+def check_top(top: int | None, n: int, count: int) -> int:
+    """Top images of each unit, by default a fifth; ValueError if they are too few for the features, or too many."""
     top = max(n // 5, count + 1) if top is None else top
     if not count < top <= n // 2:
         raise ValueError(
             f"{top} top images for each unit, of n={n:,}: expected more than the {count} features and at most "
             f"half of n; give n={2 * max(top, count + 1):,} or more"
         )
+    return top
+
+
+def peaks_and_features(D: Dissection, extractor: Extractor, seeds: range, go_on) -> Arrays:
+    """The highest value of each unit (N, U) in images, and the images' features (N, D)."""
     peaks, features = [], []
-    for seeds in samples(seed, n, BATCH):
-        opened = D.generator.open(D.layer, seeds)
+    for opened in opened_at(D, seeds):
         peaks.append(opened.features.amax((2, 3)).cpu().numpy())
         features.append(extractor(opened.image))
-        if not step.go_on(len(seeds)) and len(peaks) * BATCH < n:
-            raise KeyboardInterrupt
-    peaks, features, real = np.concatenate(peaks), np.concatenate(features), fit_normal(known)
-    order = np.argsort(-peaks, 0, kind="stable")[:top]
-    scores = np.full(len(D.iou), np.nan)
-    for unit in range(len(scores)):
-        scores[unit] = frechet_between(fit_normal(features[order[:, unit]]), real)
-    return scores
+        if not go_on(len(opened.image)):
+            break
+    return {"peaks": np.concatenate(peaks), "features": np.concatenate(features)}
 
 
-def scores_by_activation(D: Dissection, seed: int, n: int, step: Steps) -> np.ndarray:
-    """Share (U,) of the activation above the median in few cells of few images, lowered for weak units."""
+def scores_by_distance(parts: list[Arrays], known: np.ndarray, n: int, top: int) -> np.ndarray:
+    """Distance (U,) between the ``top`` images of each unit and the reference images (M, D)."""
+    peaks, features = (np.concatenate([part[name] for part in parts] or [[]]) for name in ("peaks", "features"))
+    if len(peaks) < n:
+        raise KeyboardInterrupt
+    order, real = np.argsort(-peaks, 0, kind="stable")[:top], fit_normal(known)
+    return np.array([frechet_between(fit_normal(features[some]), real) for some in order.T])
+
+
+def activation_above(D: Dissection, seeds: range, go_on) -> Arrays:
+    """Activation above the median: its sum, its sum in a few cells, and its peak, of each unit (3, N, U) in images."""
     typical = D.levels.quantile(0.5).to(D.generator.device)[:, None]
     few = max(1, round(FEW * D.shape[0] * D.shape[1]))
     parts = []
-    for seeds in samples(seed, n, BATCH):
-        opened = D.generator.open(D.layer, seeds)
+    for opened in opened_at(D, seeds):
         above = (opened.features.flatten(2) - typical).relu()
         strongest = above.topk(few, 2).values
         parts.append(torch.stack([above.sum(2), strongest.sum(2), strongest[..., 0]]).double().cpu().numpy())
-        if not step.go_on(len(seeds)):
+        if not go_on(len(opened.image)):
             break
-    every, local, peak = np.concatenate(parts, 1)  # (N, U) each
+    return {"above": np.concatenate(parts, 1)}
+
+
+def scores_by_activation(parts: list[Arrays]) -> np.ndarray:
+    """Share (U,) of the activation above the median in few cells of few images, lowered for weak units."""
+    if not parts:
+        raise KeyboardInterrupt
+    every, local, peak = np.concatenate([part["above"] for part in parts], 1)  # (N, U) each
     count = max(1, round(FEW * len(every)))
     local, peak = (np.sort(values, 0)[-count:] for values in (local, peak))
     total, strength = every.sum(0), peak.mean(0)
@@ -366,24 +381,27 @@ def scores_by_activation(D: Dissection, seed: int, n: int, step: Steps) -> np.nd
     return share * np.minimum(1, strength / max(np.median(strength), np.finfo(float).tiny))
 
 
-def features_under(
-    D: Dissection, extractor: Extractor, edits: Sequence[Edit], seed: int, n: int, step: Steps
-) -> np.ndarray:
-    """Features (1 + E, N, D) of unedited images and under each edit, or None; an unfinished batch is not kept."""
+def features_under(D: Dissection, extractor: Extractor, edits: Sequence[Edit], seeds: range, go_on) -> Arrays:
+    """Features (1 + E, N, D) of unedited images and under each edit; an unfinished batch is not kept."""
     parts = []
-    for seeds in samples(seed, n, BATCH):
-        if not step.go_on():
-            break
-        opened = D.generator.open(D.layer, seeds)
+    for opened in opened_at(D, seeds):
         part = [extractor(opened.image)]
         for edit in edits:
-            if not step.go_on(len(seeds)):
+            if not go_on(len(opened.image)):
                 break
             part.append(extractor(edited(D, opened, edit)))
         else:
-            step.go_on(len(seeds))
             parts.append(part)
-    return np.concatenate(parts, 1) if parts else None
+            if go_on(len(opened.image)):
+                continue
+        break
+    return {"features": np.concatenate(parts, 1) if parts else np.empty((1 + len(edits), 0, len(part[0][0])))}
+
+
+def opened_at(D: Dissection, seeds: range) -> Iterator[OpenedGenerator]:
+    """Images stopped at the dissection's layer, batch by batch."""
+    for start in range(0, len(seeds), BATCH):
+        yield D.attached("generator").open(D.layer, seeds[start : start + BATCH])
 
 
 # ---- numbers

@@ -6,6 +6,7 @@ sample s, sample s + 1 measures and sample s + 2 ranks units, so that a ranking 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from numbers import Integral
 
@@ -15,8 +16,9 @@ from ganlens.counting import BATCH, count_pixels, count_under, edited, middle_of
 from ganlens.dissection import Dissection, check_dissection
 from ganlens.given import images, sample, several, shown
 from ganlens.instrument import Edit, ablate, as_array, as_units
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, concept_index
+from ganlens.sharding import Arrays, check_executor, in_shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +314,8 @@ def unit_effects(
     seed: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     known: np.ndarray | None = None,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> np.ndarray:
     """Share of each concept's pixels (U, C) that each unit removes when it alone is switched off.
 
@@ -333,6 +337,8 @@ def unit_effects(
         A bar, nothing, or a function of (images done, of how many), called after each step; to stop, it may raise.
     known : array (U, C), optional
         An earlier result with the same ``units``, ``n``, ``to`` and ``seed``; only its rows with nan are measured.
+    executor, shards
+        Who works, as for `ganlens.dissect`; shards are sets of units, and the result is the same to the bit.
 
     Examples
     --------
@@ -347,23 +353,34 @@ def unit_effects(
     left = np.flatnonzero(np.isnan(effects).any(1))
     if not len(left):
         return effects
-    generator, seed = D.attached("generator"), sample(seed, D.seed + 2)
-    edits = [ablate(D.layer, [units[row]], to=to) for row in left]
-    batches, before = [], 0
-    with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
-        for seeds in samples(seed, n, BATCH):
-            batches.append(generator.open(D.layer, seeds))
-            before = before + count_pixels(D, batches[-1].image).sum(0)
-            done(len(seeds))
-        for row, edit in zip(left, edits, strict=True):
-            if interrupted():
-                break
-            after = 0
-            for opened in batches:
-                after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
-                done(len(opened.image))
-            effects[row] = share_removed(before, after)
+    check_executor(executor, shards)
+    rows, seed = {units[row]: row for row in left}, sample(seed, D.seed + 2)
+    D.attached("generator").level(ablate(D.layer, list(rows), to=to))  # "mean" is known before anything is sent
+    with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
+        things = D, n, to, seed
+        found = in_shards(effects_alone, things, list(rows), step, executor, shards, smallest=8, cost=n, what="units")
+    for some, arrays in found:
+        for unit, row in zip(some, arrays["effects"], strict=False):  # an interrupt leaves out the last ones
+            effects[rows[unit]] = row
     return effects
+
+
+def effects_alone(D: Dissection, n: int, to: str, seed: int, units: Sequence[int], go_on) -> Arrays:
+    """Share of each concept's pixels (M, C) that each of M units removes alone; of those that were finished."""
+    batches, before, rows = [], 0, np.empty((0, len(D.concepts)))
+    for seeds in samples(seed, n, BATCH):
+        batches.append(D.attached("generator").open(D.layer, seeds))
+        before = before + count_pixels(D, batches[-1].image).sum(0)
+        go_on(len(seeds))
+    for unit in units:
+        if not go_on():
+            break
+        after, edit = 0, ablate(D.layer, [unit], to=to)
+        for opened in batches:
+            after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
+            go_on(len(opened.image))
+        rows = np.vstack([rows, share_removed(before, after)])
+    return {"effects": rows}
 
 
 def as_known(known: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ What the canvas paints into a cell and what is measured here is the same edit, a
 import io
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 from ganlens.counting import middle_of, ratio, resamples
 from ganlens.dissection import Dissection, check_dissection
 from ganlens.files import read_arrays, write_atomically
-from ganlens.given import images, of_kind, sample, whole
+from ganlens.given import MOST_IMAGES, images, of_kind, sample, whole
 from ganlens.instrument import Edit
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, as_concept
+from ganlens.sharding import Arrays, check_executor, in_shards
 from ganlens.trials import check_numbers, insertions, on_all_cells, trials
 
 FORMAT = 1
@@ -312,6 +314,8 @@ def context(
     batch: int = 32,
     progress: bool | Callable[[int, int], None] = True,
     draws: int = 3,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Context:
     """Where can it go? Switch a concept's units on in one cell at a time, and count what appears (Bau et al., 2020).
 
@@ -341,6 +345,8 @@ def context(
     draws : int
         Sets of as many random units to compare with; they take turns, one in each image, which doubles the trials. 0
         for none.
+    executor, shards
+        Who works, as for `ganlens.dissect`; shards are ranges of images, and the result is the same to the bit.
 
     Returns
     -------
@@ -363,21 +369,32 @@ def context(
     """
     check_numbers(n=n, batch=batch)
     n, seed = images(n), sample(seed, check_dissection(D).seed + 1)
+    check_executor(executor, shards)
     (edit, *random), target = insertions(D, concept, units, k, level, stride, draws)
-    parts = []
-    with progress_bar(progress, n, "context") as done, interrupt_between_steps() as interrupted:
-        for i in range(n):
-            edits = [edit, random[i % draws]] if draws else [edit]
-            parts.append(trials(D, edits, target, stride, seed * 1_000_000 + i, batch))
-            done(1)
-            if interrupted():
-                break
-    before, gained, change = map(np.stack, zip(*parts, strict=True))
-    settings = {"stride": int(stride), "seed": int(seed), "complete": len(parts) == n, "origin": D.origin}
+    with steps(progress, n, "context") as step:
+        things, part = (D, edit, random, target, stride, batch), range(seed * MOST_IMAGES, seed * MOST_IMAGES + n)
+        found = in_shards(tried_in, things, part, step, executor, shards)
+    if not found:
+        raise KeyboardInterrupt
+    before, gained, change = (np.concatenate([arrays[name] for _, arrays in found]) for name in ARRAYS)
+    settings = {"stride": int(stride), "seed": int(seed), "complete": len(before) == n, "origin": D.origin}
     settings |= {"before": before, "gained": gained[:, 0], "change": change[:, 0]}
     if draws:
         settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}
     return Context(edit, D.concepts, target, D.shape[:2], D.shape[2:], **settings)
+
+
+def tried_in(
+    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: range, go_on
+) -> Arrays:
+    """What `trials` finds in images, one after the other, under an edit and, in turns, under one of the random ones."""
+    parts = []
+    for seed in seeds:
+        edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
+        parts.append(trials(D, edits, target, stride, seed, batch))
+        if not go_on(1):
+            break
+    return dict(zip(ARRAYS, map(np.stack, zip(*parts, strict=True)), strict=True))
 
 
 def where(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -172,7 +173,11 @@ def as_extractor(features: str | Callable | None, segmenter: Segmenter | None = 
             f"the segmenter {name} has no bottleneck whose features could be compared; give features=…, "
             "a function from images (N, 3, Y, X) to features (N, D), or 'inception'"
         )
-    return Extractor(f"bottleneck of {segmenter.name}", lambda x: net.to(x.device).bottleneck(x))
+    return Extractor(f"bottleneck of {segmenter.name}", partial(bottleneck_of, net))
+
+
+def bottleneck_of(net, x: torch.Tensor) -> torch.Tensor:
+    return net.to(x.device).bottleneck(x)
 
 
 def inception() -> Extractor:
@@ -201,7 +206,11 @@ def inception() -> Extractor:
             f"weights-inception-2015-12-05-6726825d.pth of torch-fidelity into {torch.hub.get_dir()}/checkpoints"
         ) from error
     net.requires_grad_(False).eval()
-    return Extractor("Inception", lambda x: net.to(x.device)((x * 127.5 + 128).clamp(0, 255).byte())[0], "FID")
+    return Extractor("Inception", partial(features_of_inception, net), "FID")
+
+
+def features_of_inception(net, x: torch.Tensor) -> torch.Tensor:
+    return net.to(x.device)((x * 127.5 + 128).clamp(0, 255).byte())[0]
 
 
 @contextmanager

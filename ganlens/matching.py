@@ -11,10 +11,10 @@ from ganlens.checkpointing import Checkpoint, asked, cached
 from ganlens.dissection import Dissection
 from ganlens.memory import as_bytes, batch_within, default_batch
 from ganlens.models.base import Generator
-from ganlens.passes import PILOT, Pass, Question
+from ganlens.passes import PILOT, Pass, Question, run_on
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
-from ganlens.sharding import run_on
+from ganlens.sharding import check_executor
 from ganlens.tallies import table_bytes
 
 RULES = ("quantile", "iqr", "iou")
@@ -182,12 +182,7 @@ def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top
 def check_work(batch_size, memory, executor, shards) -> None:
     if batch_size is not None and memory is not None:
         raise ValueError("batch_size and memory were both given; give one of them")
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise ValueError(f"executor: {type(executor).__name__} given; expected a concurrent.futures.Executor")
-    if shards is not None:
-        check_whole("shards", shards, 1, None, "expected at least 1, or None")
-        if executor is None:
-            raise ValueError(f"shards={shards}, but there is no executor that they are for")
+    check_executor(executor, shards)
 
 
 def check_whole(name: str, value, low: int, high: int | None, expected: str) -> None:

@@ -1,9 +1,9 @@
 """One pass over a sample: the networks see each image once, and the statistics of all layers are counted."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from ganlens.memory import GRANULE, out_of_memory
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Segmenter, check_labels
+from ganlens.sharding import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale
 from ganlens.tallies import Columns, Tally, mended, scales_of
 
@@ -234,12 +235,58 @@ def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
 
 
-def split(parts: Sequence[range], count: int) -> list[range]:
-    """Ranges of seeds divided into about ``count`` ranges of about equal length, at whole granules of the first."""
-    total = sum(map(len, parts))
-    found = []
-    for part in parts:
-        share = max(1, round(count * len(part) / total))
-        bounds = [part.start + len(part) * k // share // GRANULE * GRANULE for k in range(share)] + [part.stop]
-        found += [range(a, b) for a, b in pairwise(bounds) if a < b]
-    return found
+# ---- shared out
+
+
+def count_part(generator, segmenter, question: Question, scales, batch: int, seeds: range, go_on) -> Arrays:
+    """Count a part of the sample with given scales, (bins by statistic, grid) of each layer: the state of its pass."""
+    pass_ = Pass(generator, segmenter, question, batch)
+    for layer, (by_kind, size) in zip(question.layers, scales, strict=True):
+        pass_.tallies[layer] = pass_.tally({k: Scale.from_state(s, generator.device) for k, s in by_kind.items()}, size)
+    pass_.run(seeds, lambda _, images: not go_on(images), lambda _: None)
+    return pass_.state()
+
+
+def run_on(
+    executor: Executor,
+    pass_: Pass,
+    shards: int | None,
+    after: Callable[[Pass, int], bool],
+    failed: Callable[[Pass], None],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Look at all images that are missing: the pilot here, the others in shards of at least 64 images.
+
+    Parameters
+    ----------
+    executor, shards
+        Who works, and into how many parts the work is divided; see `split`.
+    pass_ : Pass
+        Takes in the shards as they come.
+    after : callable
+        Told of each step's images; says whether to stop.
+    failed : callable
+        Told before an error is raised.
+    interrupted : callable
+        Whether to stop.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As for `ganlens.sharding.gather`.
+    """
+    if not pass_.tallies and not pass_.run(pass_.question.pilot, after, failed):
+        return
+    scales = [({k: s.state() for k, s in t.scales.items()}, t.size) for t in pass_.tallies.values()]
+    things = Packed(pass_.generator, pass_.segmenter, pass_.question, scales, pass_.batch)
+    parts = split(pass_.missing(), shards, PILOT, GRANULE) if pass_.missing() else []
+
+    def take(seeds: range, state: Arrays) -> bool:
+        pass_.add(state)
+        return after(pass_, len(seeds))
+
+    try:
+        gather(executor, [Shard(count_part, things, seeds) for seeds in parts], take, interrupted)
+    except (RuntimeError, ValueError):
+        failed(pass_)
+        raise

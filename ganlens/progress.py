@@ -46,3 +46,24 @@ def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+class Steps:
+    """Tells the bar of each step, and whether somebody has interrupted."""
+
+    def __init__(self, done: Callable[[int], None], interrupted: Callable[[], bool]):
+        self.done, self.interrupted, self.stopped = done, interrupted, False
+
+    def go_on(self, images: int = 0) -> bool:
+        """Count images as done; False if nothing more is to be done."""
+        if images:
+            self.done(images)
+        self.stopped = self.stopped or self.interrupted()
+        return not self.stopped
+
+
+@contextmanager
+def steps(progress: bool | Callable[[int, int], None], total: int, name: str) -> Iterator[Steps]:
+    """A bar that is told of each step's images, and that knows of interrupts."""
+    with progress_bar(progress, total, name) as done, interrupt_between_steps() as interrupted:
+        yield Steps(done, interrupted)

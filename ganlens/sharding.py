@@ -1,4 +1,4 @@
-"""A pass that is shared out to other processes or machines: shards are ranges of seeds, and merging them is exact."""
+"""Work that is shared out to other processes or machines: each shard of it comes back as arrays, in any order."""
 
 import os
 import pickle
@@ -6,43 +6,43 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from ganlens import __version__
 from ganlens.checkpointing import STATISTICS, packed, unpacked
-from ganlens.models.base import Generator
-from ganlens.passes import Pass, Question, split
-from ganlens.segmenters.base import Segmenter
-from ganlens.statistics import Scale
+from ganlens.given import whole
+from ganlens.progress import Steps
 
 PAUSE = 0.05  # seconds between two looks at the workers
 AGAIN = 2  # times that a failed shard is tried again
-SMALLEST, MOST = 64, 64  # images in a shard, shards, where nobody says otherwise
+MOST = 64  # shards, where nobody says otherwise
 HINT = (
     "the executor cannot send it to its workers: define networks and functions in a module that they can import "
     "(not in a notebook, and no lambda), or install ganlens[cluster], whose cloudpickle sends these too"
 )
+Arrays = dict[str, np.ndarray]
 
 
-class Networks:
-    """A generator and a segmenter that travel: packed once, and unpacked where they are used."""
+class Packed:
+    """Things that travel: packed once, and unpacked where they are used."""
 
-    def __init__(self, generator: Generator, segmenter: Segmenter):
-        self.pair, self.content = (generator, segmenter), b""
+    def __init__(self, *things):
+        self.things, self.content = things, b""
 
     def __getstate__(self) -> dict:
         if not self.content:
-            self.content = dumps(self.pair)
-        return {"pair": None, "content": self.content}
+            self.content = dumps(self.things)
+        return {"things": None, "content": self.content}
 
-    def opened(self) -> tuple[Generator, Segmenter]:
-        """The two networks."""
-        if self.pair is None:
-            self.pair = pickle.loads(self.content)  # what this very run packed
-        return self.pair
+    def opened(self) -> tuple:
+        """The things."""
+        if self.things is None:
+            self.things = pickle.loads(self.content)  # what this very run packed
+        return self.things
 
 
 def dumps(thing) -> bytes:
@@ -52,23 +52,6 @@ def dumps(thing) -> bytes:
     except ImportError:
         return pickle.dumps(thing)
     return cloudpickle.dumps(thing)
-
-
-@dataclass
-class Shard:
-    """A part of a pass, as it is sent to a worker."""
-
-    networks: Networks
-    question: Question
-    scales: list[tuple[dict[str, dict[str, np.ndarray]], tuple[int, int]]]  # by layer: bins, and the grid
-    seeds: range
-    batch: int
-    home: tuple[str, int]  # host and process of who asks
-    versions: tuple
-
-    @property
-    def name(self) -> str:
-        return f"shard of images {self.seeds.start} … {self.seeds.stop - 1}"
 
 
 def place() -> tuple[str, int]:
@@ -81,8 +64,37 @@ def versions() -> tuple:
     return __version__, STATISTICS, torch.__version__
 
 
-def look_through(shard: Shard) -> bytes:
-    """Count a shard, in a worker: the packed state of its pass.
+@dataclass
+class Shard:
+    """A part of some work, as it is sent to a worker.
+
+    Attributes
+    ----------
+    function : callable
+        From the things, a part, and a function to be called with each step's images, which says whether to go on, to
+        arrays.
+    things : Packed
+        What it needs besides.
+    part : sequence of int
+        Its seeds, or whatever it is that the work consists of.
+    what : str
+        Which that is, for messages.
+    """
+
+    function: Callable[..., Arrays]
+    things: Packed
+    part: Sequence[int]
+    what: str = "images"
+    home: tuple[str, int] = field(default_factory=place)
+    versions: tuple = field(default_factory=lambda: versions())
+
+    @property
+    def name(self) -> str:
+        return f"shard of {self.what} {self.part[0]} … {self.part[-1]}"
+
+
+def work(shard: Shard) -> bytes:
+    """Do a shard, in a worker: its arrays, packed.
 
     A worker uses one thread, unless OMP_NUM_THREADS says otherwise.
     """
@@ -93,65 +105,99 @@ def look_through(shard: Shard) -> bytes:
         )
     if place() != shard.home and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-    pass_ = Pass(*shard.networks.opened(), shard.question, shard.batch)
-    for layer, (scales, size) in zip(shard.question.layers, shard.scales, strict=True):
-        device = pass_.generator.device
-        pass_.tallies[layer] = pass_.tally({k: Scale.from_state(s, device) for k, s in scales.items()}, size)
-    pass_.run(shard.seeds, lambda *_: False, lambda _: None)
-    return packed(pass_.state())
+    return packed(shard.function(*shard.things.opened(), shard.part, lambda images=0: True))
 
 
-def run_on(
-    executor: Executor,
-    pass_: Pass,
-    shards: int | None,
-    after: Callable[[Pass, int], bool],
-    failed: Callable[[Pass], None],
-    interrupted: Callable[[], bool],
-) -> bool:
-    """Look at all images that are missing: the pilot here, the others in shards; False if it was stopped.
+# ---- dividing
+
+
+def check_executor(executor, shards) -> None:
+    """ValueError if it is no executor, or no number of shards."""
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ValueError(f"executor: {type(executor).__name__} given; expected a concurrent.futures.Executor")
+    if shards is not None:
+        whole("shards", shards)
+        if executor is None:
+            raise ValueError(f"shards={shards}, but there is no executor that they are for")
+
+
+def split(
+    parts: Sequence[Sequence[int]], shards: int | None, smallest: int = 1, granule: int = 1
+) -> list[Sequence[int]]:
+    """Parts divided into about ``shards`` parts of about equal length, at whole granules of the first.
+
+    By default, as many as make parts of at least ``smallest``, at most 64, and a power of 2.
+    """
+    total, found = sum(map(len, parts)), []
+    shards = shards or 2 ** int(np.log2(np.clip(total / smallest, 1, MOST)))
+    for part in parts:
+        share = max(1, round(shards * len(part) / total))
+        bounds = [len(part) * k // share // granule * granule for k in range(share)] + [len(part)]
+        found += [part[a:b] for a, b in pairwise(bounds) if a < b]
+    return found
+
+
+def in_shards(
+    function: Callable[..., Arrays],
+    things: tuple,
+    part: Sequence[int],
+    step: Steps,
+    executor: Executor | None = None,
+    shards: int | None = None,
+    smallest: int = 1,
+    granule: int = 1,
+    cost: int = 1,
+    what: str = "images",
+) -> list[tuple[Sequence[int], Arrays]]:
+    """What a function finds in a part of the work: all of it here, or shard by shard on an executor.
 
     Parameters
     ----------
-    executor : Executor
-        Takes `look_through`.
-    pass_ : Pass
-        Takes in the shards as they come.
-    shards : int, optional
-        How many; by default of at least 64 images, at most 64, and a power of 2.
-    after : callable
-        Told of each step's images; says whether to stop.
-    failed : callable
-        Told before an error is raised.
-    interrupted : callable
-        Whether to stop.
+    function, things, part, what
+        As for `Shard`.
+    step : Steps
+        Is told of images that are done, ``cost`` of them for each item of the part.
+    executor, shards, smallest, granule
+        Who works, and how it is divided; see `split`.
+
+    Returns
+    -------
+    list of (part, arrays)
+        In their order; those that were finished before an interrupt, perhaps none.
+    """
+    if executor is None:
+        return [(part, function(*things, part, step.go_on))]
+    found = {}
+
+    def take(some: Sequence[int], arrays: Arrays) -> bool:
+        found[some[0]] = some, arrays
+        return not step.go_on(cost * len(some))
+
+    parts, packed = split([part], shards, smallest, granule), Packed(*things)
+    gather(executor, [Shard(function, packed, some, what) for some in parts], take, lambda: not step.go_on())
+    return [found[some[0]] for some in parts if some[0] in found]
+
+
+# ---- sending and taking in
+
+
+def gather(
+    executor: Executor,
+    tasks: Sequence[Shard],
+    take: Callable[[Sequence[int], Arrays], bool],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Have shards done and hand them to ``take``, which says whether to stop; those that fail are tried again.
+
+    What waits is cancelled at the end.
 
     Raises
     ------
     RuntimeError
         A shard failed three times, or the workers died.
     ValueError
-        The networks cannot travel, or the workers refuse them.
+        The things cannot travel, or the workers refuse them.
     """
-    if not pass_.tallies and not pass_.run(pass_.question.pilot, after, failed):
-        return False
-    parts = pass_.missing()
-    count = shards or 2 ** int(np.log2(np.clip(sum(map(len, parts)) / SMALLEST, 1, MOST)))
-    scales = [({k: s.state() for k, s in t.scales.items()}, t.size) for t in pass_.tallies.values()]
-    networks = Networks(pass_.generator, pass_.segmenter)
-    tasks = [
-        Shard(networks, pass_.question, scales, seeds, pass_.batch, place(), versions())
-        for seeds in split(parts, count)
-    ]
-    try:
-        return gather(executor, tasks, pass_, after, interrupted)
-    except (RuntimeError, ValueError):
-        failed(pass_)
-        raise
-
-
-def gather(executor: Executor, tasks: Sequence[Shard], pass_: Pass, after: Callable, interrupted: Callable) -> bool:
-    """Have shards counted and take them in, those that fail once more; what waits is cancelled when it ends."""
     failures: dict[str, int] = {}
     waiting: dict[Future, Shard] = {}
     stop = False
@@ -165,25 +211,23 @@ def gather(executor: Executor, tasks: Sequence[Shard], pass_: Pass, after: Calla
             for future in finished:
                 task = waiting.pop(future)
                 try:
-                    state = unpacked(future.result())
+                    arrays = unpacked(future.result())
                 except (Exception, CancelledError, KeyboardInterrupt) as error:
                     if not interrupted():  # Ctrl-C in a terminal reaches the workers too
                         failures[task.name] = failures.get(task.name, 0) + 1
                         check_failure(task, error, failures[task.name])
                         waiting[submitted(executor, task)] = task
                 else:
-                    pass_.add(state)
-                    stop = after(pass_, len(task.seeds)) or stop
+                    stop = take(task.part, arrays) or stop
             stop = stop or interrupted()
     finally:
         for future in waiting:
             future.cancel()
-    return not pass_.missing()
 
 
 def submitted(executor: Executor, task: Shard) -> Future:
     try:
-        return executor.submit(look_through, task)
+        return executor.submit(work, task)
     except BrokenExecutor as error:
         raise RuntimeError(f"the executor's workers died: {error}; {advice(task)}") from error
     except (pickle.PicklingError, AttributeError, TypeError) as error:

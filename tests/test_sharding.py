@@ -15,7 +15,7 @@ from test_matching import RULES, assert_same
 
 import ganlens as gl
 from ganlens import sharding
-from ganlens.passes import split
+from ganlens.sharding import split
 
 N = 203
 
@@ -122,7 +122,7 @@ def test_split(seed):
     rng = torch.Generator().manual_seed(seed)
     start, gap, n, count = (int(torch.randint(1, high, (), generator=rng)) for high in (10**6, 9, 500, 40))
     parts = [range(start, start + 64), range(start + 64 + 8 * gap, start + 64 + 8 * gap + n)]
-    found = split(parts, count)
+    found = split(parts, count, granule=8)
     assert [seed for part in found for seed in part] == [seed for part in parts for seed in part]
     for part in found:
         inside = next(p for p in parts if part.start in p)
@@ -235,7 +235,7 @@ class TestBadInput:
         ("options", "message"),
         [
             ({"executor": 3}, "executor: int given; expected a concurrent.futures.Executor"),
-            ({"executor": ThreadPoolExecutor(1), "shards": 0}, "shards=0: expected at least 1, or None"),
+            ({"executor": ThreadPoolExecutor(1), "shards": 0}, "shards=0: expected at least 1, a whole number"),
             ({"shards": 3}, "shards=3, but there is no executor"),
         ],
         ids=str,
