@@ -1,12 +1,16 @@
-"""How much a dissection costs beyond the networks themselves; on the command line ``ganlens bench``.
+"""How fast ganlens is, as ratios within one run; on the command line ``ganlens bench``.
 
-The yardstick is the overhead factor: CPU time of a dissection over the CPU time of one generator pass and one segmenter
-pass over the same images, both on one thread, taking turns in one process, so that a noisy machine disturbs both alike.
+Cases take turns in one process, round by round, so that a noisy machine disturbs all alike; the median counts. What is
+measured on one thread is measured in CPU time.
 """
 
 import copy
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from statistics import median
 
 import torch
@@ -21,115 +25,170 @@ from ganlens.models.base import Generator
 from ganlens.models.progan import ProgressiveGenerator
 from ganlens.models.rewriting import rewrite
 from ganlens.optimization import EVERY, optimize_units
+from ganlens.progress import progress_bar
 from ganlens.segmenters import load_segmenter
 from ganlens.segmenters.base import Concept, Segmenter
 
+WARM = 80  # images of the round that is not counted: it compiles and caches
+Cases = Mapping[str, Callable[[int], object]]  # what is done with a number of images
 
-def main(
-    n: int = 500, rounds: int = 3, large: bool = False, causal: bool = False, networks: bool = False
-) -> list[dict]:
-    """Overhead factors of the embedded networks, and of large ones with random weights.
+
+def measure(name: str, n: int | None = None, rounds: int = 3, progress: bool = True) -> list[dict]:
+    """Measure one of `MEASURES`: a row for each case.
 
     Parameters
     ----------
-    n : int
-        Images per dissection.
+    name : str
+        Which.
+    n : int, optional
+        Images of each case; every measure has its own default.
     rounds : int
-        How often everything is measured; the median counts.
-    large : bool
-        Also a 256-pixel Progressive GAN with SegFormer-b0.
-    causal : bool
-        Also `ganlens.context`, `ganlens.unit_effects` and `ganlens.optimize_units`, over the passes behind the layer
-        that they need.
-    networks : bool
-        Also the 256-pixel Progressive GAN by itself: rewritten for speed, and behind a layer, over its whole pass.
+        How often each case is measured; the median counts.
+    progress : bool
+        A bar.
+
+    Returns
+    -------
+    list of dict
+        The case, milliseconds for each image (or MB), and their ratio to those of the reference.
     """
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    rows = measure("embedded", load_generator(), load_segmenter(), "layer4", n, rounds)
-    if large:
-        segformer = random_segformer()
-        rows += measure("Progressive GAN + SegFormer-b0", progressive(), segformer, "layer4", n, rounds, one_layer=True)
-    rows += measure_causal(load_generator(), load_segmenter(), "layer4", rounds) if causal else []
-    return rows + (measure_networks(ProgressiveGenerator(), rounds) if networks else [])
+    try:
+        function, usual = MEASURES[name]
+        return function(usual if n is None else n, rounds, progress)
+    finally:
+        torch.set_num_threads(before)
 
 
-def progressive(net: ProgressiveGenerator | None = None) -> Generator:
-    """A Progressive GAN of random weights, 256 pixels unless it is given."""
-    net = net or ProgressiveGenerator()
-    layers = [name for name, _ in net.named_children() if name.startswith("layer")]
-    units = net.layer1.scaled.conv.weight.shape[1]
-    return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers, output="tanh")
+# ---- what is measured
 
 
-def measure_networks(net: ProgressiveGenerator, rounds: int, n: int = 8) -> list[dict]:
+def dissection(n: int, rounds: int, progress: bool) -> list[dict]:
+    """One layer, all rules and all layers of the embedded generator, over one pass of each network over the images."""
+    G, S = load_generator(), load_segmenter()
+    cases = bare_and_one_layer(G, S, "layer4") | {
+        "layer4, all rules": lambda n: dissect(G, S, "layer4", n=n, rule=["quantile", "iqr", "iou"], progress=False),
+        f"all {len(G.layers)} layers": lambda n: dissect(G, S, list(G.layers), n=n, progress=False),
+    }
+    return ratios(taking_turns(cases, n, rounds, progress), n)
+
+
+def large(n: int, rounds: int, progress: bool) -> list[dict]:
+    """One layer of a 256-pixel Progressive GAN with SegFormer-b0, both of random weights, over the bare networks."""
+    cases = bare_and_one_layer(progressive(), random_segformer(), "layer4")
+    return ratios(taking_turns(cases, n, rounds, progress), n)
+
+
+def causal(n: int, rounds: int, progress: bool) -> list[dict]:
+    """Context on n images, 64 single units, an optimisation: each over the passes behind the layer that it needs."""
+    D = dissect(load_generator(), load_segmenter(), "layer4", n=64, progress=False)
+    return causal_rows(D, "tree", n, 64, 160, rounds, progress)
+
+
+def networks(n: int, rounds: int, progress: bool) -> list[dict]:
+    """A 256-pixel Progressive GAN rewritten, in half precision, and behind layers, over its whole plain pass."""
+    return network_rows(ProgressiveGenerator(), n, rounds, progress)
+
+
+def shards(n: int, rounds: int, progress: bool) -> list[dict]:
+    """One layer by two processes with one thread each, over one such process, in time by the clock."""
+    G, S = load_generator(), load_segmenter()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
+        cases = {
+            "1 process": lambda n: dissect(G, S, "layer4", n=n, progress=False),
+            "2 processes": lambda n: dissect(G, S, "layer4", n=n, executor=workers, progress=False),
+        }
+        return ratios(taking_turns(cases, n, rounds, progress, time.perf_counter, first=4 * WARM), n)
+
+
+def memory(n: int, rounds: int, progress: bool) -> list[dict]:
+    """Most memory that a process takes for one layer of 10 n images, over that for n images; one round."""
+    taken = {}
+    with progress_bar(progress, 11 * n, "memory") as done:
+        for size in (n, 10 * n):
+            command = [sys.executable, "-c", f"from ganlens.benchmark import peak; print(peak({size}))"]
+            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            taken[f"{size:,} images"] = int(ran.stdout) / 1e6
+            done(size)
+    reference = next(iter(taken.values()))
+    return [{"case": case, "MB": size, "ratio": size / reference} for case, size in taken.items()]
+
+
+MEASURES = {  # each with its usual number of images
+    "dissection": (dissection, 500),
+    "large": (large, 160),
+    "causal": (causal, 12),
+    "networks": (networks, 8),
+    "shards": (shards, 2000),
+    "memory": (memory, 500),
+}
+
+
+# ---- cases
+
+
+def bare_and_one_layer(G: Generator, S: Segmenter, layer: str) -> dict[str, Callable[[int], object]]:
+    return {
+        "networks alone": lambda n: networks_alone(G, S, layer, n),
+        layer: lambda n: dissect(G, S, layer, n=n, progress=False),
+    }
+
+
+def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
+    """One generator pass and one segmenter pass, in the batches that a dissection of the layer would take."""
+    size = default_batch(G, [layer])
+    with torch.inference_mode():
+        for start in range(0, n, size):
+            S.labels(G.forward(G.sample(range(start, min(start + size, n)))))
+
+
+def network_rows(net: ProgressiveGenerator, n: int, rounds: int, progress: bool) -> list[dict]:
     """Times of ``n`` images over those of the plain network: rewritten, in half precision, and behind its layers."""
     plain, *others = (progressive(copy.deepcopy(net)) for _ in range(3))
     for G, dtype in zip(others, (torch.float32, torch.bfloat16), strict=True):
         rewrite(G, dtype)
-    cases = {"plain": plain, "rewritten": others[0], "rewritten, bfloat16": others[1]}
-    functions = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in cases.items()}
+    rewritten = {"plain": plain, "rewritten": others[0], "rewritten, bfloat16": others[1]}
+    cases = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in rewritten.items()}
     for layer in list(plain.layers)[3::3]:
         opened = plain.open(layer, range(n))
-        functions[f"plain, behind {layer}"] = lambda n, opened=opened: opened.resume(opened.features)
-    times: dict[str, list[float]] = {case: [] for case in functions}
+        cases[f"plain, behind {layer}"] = lambda _, opened=opened: opened.resume(opened.features)
     with torch.inference_mode():
-        for _ in range(rounds + 1):
-            for case, function in functions.items():
-                times[case].append(cpu_time(function, n))
-    times = {case: seconds[1:] for case, seconds in times.items()}  # the first compiles and caches
-    return ratios("Progressive GAN", times, "plain", n)
+        return ratios(taking_turns(cases, n, rounds, progress), n)
 
 
-def ratios(name: str, times: Mapping[str, list[float]], reference: str, n: int) -> list[dict]:
-    """A row for each case: its median time, and the median of its ratios to the reference, round by round."""
-    return [
-        {
-            "networks": name,
-            "case": case,
-            "ms_per_image": 1000 * median(seconds) / n,
-            "overhead": median(s / f for s, f in zip(seconds, times[reference], strict=True)),
-        }
-        for case, seconds in times.items()
-    ]
-
-
-def measure_causal(
-    G: Generator, S: Segmenter, layer: str, rounds: int, count: int = 64, steps: int = 48, n: int = 128, seen: int = 8
+def causal_rows(
+    D: Dissection, concept: str, seen: int, count: int, steps: int, rounds: int, progress: bool, n: int = 128
 ) -> list[dict]:
-    """Overhead factors of what is measured behind one layer; an image is a pass behind the layer and the segmenter.
+    """Rows of `context` on ``seen`` images, of `unit_effects` on ``count`` units, and of `optimize_units`.
 
-    Of `context` on ``seen`` images, of `unit_effects` on ``count`` units, and of `optimize_units`.
+    An image is one pass behind the layer and through the segmenter.
     """
-    D = dissect(G, S, layer, n=64, progress=False)
-    concept, cells = D.concepts[S.index("tree")], D.shape[0] * D.shape[1]
+    concept, cells = D.concepts[D.segmenter.index(concept)], D.shape[0] * D.shape[1]
     cases = {
-        f"context, {cells} cells, {seen} image{'s' * (seen > 1)}": (
+        f"context, {seen} images": (
             seen * (cells + 1),
-            lambda _: [passes_forward(D, min(cells, BATCH), -(-cells // BATCH), image=seed) for seed in range(seen)],
             lambda _: context(D, concept, range(min(20, len(D.iou))), n=seen, draws=0, progress=False),
+            lambda _: [passes_forward(D, min(cells, BATCH), -(-cells // BATCH), image=seed) for seed in range(seen)],
         ),
-        f"unit_effects, {count} unit{'s' * (count > 1)}": (
+        f"unit_effects, {count} units": (
             BATCH * (count + 1),
-            lambda _: passes_forward(D, BATCH, count),
             lambda _: unit_effects(D, range(count), n=BATCH, progress=False),
+            lambda _: passes_forward(D, BATCH, count),
         ),
         f"optimize_units, {steps} steps": (
             16 * steps,
+            lambda _: optimize_units(D, concept, n=n, steps=steps, progress=False),
             lambda _: (
                 passes_forward(D, 16, n // 16 + n // 64 * steps // EVERY),
                 passes_backward(D, concept, 16, steps),
             ),
-            lambda _: optimize_units(D, concept, n=n, steps=steps, progress=False),
         ),
     }
     rows = []
-    for case, (images, floor, function) in cases.items():
-        times = [(cpu_time(function, images), cpu_time(floor, images)) for _ in range(rounds + 1)]
-        times = times[1:]  # the first compiles and caches
-        seconds, overhead = median(a for a, _ in times), median(a / b for a, b in times)
-        rows.append(
-            {"networks": "embedded", "case": case, "ms_per_image": 1000 * seconds / images, "overhead": overhead}
-        )
+    for case, (images, function, floor) in cases.items():
+        times = taking_turns({"bare": floor, case: function}, images, rounds, progress)
+        rows += ratios(times, images)[1:]
     return rows
 
 
@@ -151,41 +210,32 @@ def passes_backward(D: Dissection, concept: Concept, n: int, times: int) -> None
         torch.autograd.grad(D.segmenter.scores(opened.resume(r))[:, i].mean(), r)
 
 
-def measure(
-    name: str, G: Generator, S: Segmenter, layer: str, n: int, rounds: int, one_layer: bool = False
-) -> list[dict]:
-    """Overhead factors of one layer and, unless ``one_layer``, of one layer with all rules, and of all layers."""
-    cases = {
-        "networks alone": lambda n: networks_alone(G, S, layer, n),
-        f"{layer}, quantile": lambda n: dissect(G, S, layer, n=n, progress=False),
-    }
-    everything = {
-        f"{layer}, all rules": lambda n: dissect(G, S, layer, n=n, rule=["quantile", "iqr", "iou"], progress=False),
-        "all layers, quantile": lambda n: dissect(G, S, list(G.layers), n=n, progress=False),
-    }
-    cases |= {} if one_layer else everything
-    for case in cases.values():
-        case(80)  # compiles what is to be compiled
-    times: dict[str, list[float]] = {case: [] for case in cases}
-    for _ in range(rounds):
-        for case, function in cases.items():
-            times[case].append(cpu_time(function, n))
-    return ratios(name, times, "networks alone", n)
+def peak(n: int) -> int:
+    """Dissect one layer of the embedded generator: the most bytes that this process ever took."""
+    dissect(load_generator(), load_segmenter(), "layer4", n=n, progress=False)
+    return most_memory()
 
 
-def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
-    """One generator pass and one segmenter pass, in the batches that a dissection of the layer would take."""
-    size = default_batch(G, [layer])
-    with torch.inference_mode():
-        for start in range(0, n, size):
-            S.labels(G.forward(G.sample(range(start, min(start + size, n)))))
+def most_memory() -> int:
+    """The most bytes of memory that this process ever took."""
+    import resource
+
+    try:  # Linux counts for `resource` what the parent took, too
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def cpu_time(function: Callable[[int], object], n: int) -> float:
-    """CPU seconds of this process."""
-    start = time.process_time()
-    function(n)
-    return time.process_time() - start
+# ---- networks of random weights
+
+
+def progressive(net: ProgressiveGenerator | None = None) -> Generator:
+    """A Progressive GAN of random weights, 256 pixels unless it is given."""
+    net = net or ProgressiveGenerator()
+    layers = [name for name, _ in net.named_children() if name.startswith("layer")]
+    units = net.layer1.scaled.conv.weight.shape[1]
+    return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers, output="tanh")
 
 
 def random_segformer() -> Segmenter:
@@ -196,3 +246,39 @@ def random_segformer() -> Segmenter:
     net = SegformerForSemanticSegmentation(SegformerConfig(num_labels=150)).eval()
     concepts = [f"concept {i}" for i in range(150)]
     return Segmenter.wrap(lambda x: net(x).logits.argmax(1, keepdim=True) + 1, concepts, "SegFormer-b0")
+
+
+# ---- clocks
+
+
+def taking_turns(
+    cases: Cases,
+    n: int,
+    rounds: int,
+    progress: bool,
+    clock: Callable[[], float] = time.process_time,
+    first: int = WARM,
+) -> dict[str, list[float]]:
+    """Seconds of each case, round by round, after one round of at most ``first`` images that is not counted."""
+    times: dict[str, list[float]] = {case: [] for case in cases}
+    with progress_bar(progress, len(cases) * (rounds + 1), "bench", "run") as done:
+        for size in (min(n, first), *[n] * rounds):
+            for case, function in cases.items():
+                start = clock()
+                function(size)
+                times[case].append(clock() - start)
+                done(1)
+    return {case: seconds[1:] for case, seconds in times.items()}
+
+
+def ratios(times: Mapping[str, list[float]], n: int) -> list[dict]:
+    """A row for each case: its median time, and the median of its ratios to the first one, round by round."""
+    reference = next(iter(times.values()))
+    return [
+        {
+            "case": case,
+            "ms_per_image": 1000 * median(seconds) / n,
+            "ratio": median(a / b for a, b in zip(seconds, reference, strict=True)),
+        }
+        for case, seconds in times.items()
+    ]

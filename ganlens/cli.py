@@ -40,6 +40,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {}
+MEASURES = ("dissection", "large", "causal", "networks", "shards", "memory")  # of `ganlens.benchmark`
 
 
 def command(*arguments: tuple[tuple, dict], examples: list[str]) -> Callable:
@@ -319,26 +320,34 @@ def attach_generators(args, found: dict) -> None:
 
 
 @command(
-    argument("-n", type=whole, default=500, metavar="N", help="images per dissection"),
+    argument("what", nargs="*", choices=MEASURES, default="dissection", help="what is measured; several are, in turn"),
+    argument("-n", type=whole, metavar="N", help="how many images; each measure has its own default"),
     argument("--rounds", type=whole, default=3, metavar="N", help="how often to measure; the median counts"),
-    argument("--large", action="store_true", help="also a 256-pixel Progressive GAN with SegFormer-b0, random weights"),
-    argument("--causal", action="store_true", help="also context, single units, and optimised units (minutes)"),
-    argument("--networks", action="store_true", help="also a Progressive GAN rewritten, and behind its layers"),
     JSON,
-    examples=["ganlens bench", "ganlens bench -n 2000 --large --json"],
+    QUIET,
+    examples=["ganlens bench", "ganlens bench dissection shards -n 2000 --json"],
 )
 def bench(args) -> None:
-    """Measure what a dissection costs beyond the networks themselves.
+    """Measure how fast ganlens is on this machine.
 
-    The overhead is the CPU time of a dissection over that of one generator pass and
-    one segmenter pass over the same images, on one thread. With --causal, an image
-    is a pass behind the layer and through the segmenter. With --networks, the
-    reference is a whole pass of the plain generator.
+    Everything is a ratio within one run. Of these measures, the reference is
+
+      dissection  one pass of generator and segmenter over the same images
+      large       the same, of a 256-pixel Progressive GAN and SegFormer-b0
+      causal      the passes behind the layer that are needed (minutes)
+      networks    a whole pass of a 256-pixel Progressive GAN, as it was published
+      shards      one process with one thread, where there are two
+      memory      the memory for a tenth of the images
     """
-    from ganlens import benchmark
+    from ganlens.benchmark import measure
 
-    rows = benchmark.main(args.n, args.rounds, args.large, args.causal, args.networks)
-    emit_json(rows) if args.json else emit(table(rows))
+    found = {}
+    for name in [args.what] if isinstance(args.what, str) else args.what:
+        found[name] = measure(name, args.n, args.rounds, not args.quiet)
+        if not args.json:
+            emit(f"{name}\n{table(found[name])}\n")
+    if args.json:
+        emit_json(found)
 
 
 # ---- running

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(progress: bool | Callable[[int, int], None], total: int, name: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    progress: bool | Callable[[int, int], None], total: int, name: str, unit: str = "img"
+) -> Iterator[Callable[[int], None]]:
     """A function to be told of each step's images: a bar, the caller's function, or nothing."""
     if progress is True:
         from tqdm.auto import tqdm
 
-        with tqdm(total=total, desc=name, unit="img") as bar:
+        with tqdm(total=total, desc=name, unit=unit) as bar:
             yield bar.update
     elif callable(progress):
         done = 0

@@ -1,7 +1,6 @@
 """The command line: what it prints, what it writes, what it refuses, and how it ends."""
 
 import csv
-import itertools
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import tempfile
 import threading
 from configparser import ConfigParser
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -471,24 +471,24 @@ class TestReport:
 
 
 class TestBench:
-    def test_options_reach_the_benchmark(self, ganlens, monkeypatch):
-        calls, row = [], {"networks": "embedded", "case": "layer4, quantile", "ms_per_image": 1.25, "overhead": 1.5}
-        monkeypatch.setattr(benchmark, "main", lambda *arguments: calls.append(arguments) or [row])
-        status, out, err = ganlens("bench", "-n", 50, "--rounds", 2, "--large", "--causal", "--networks", "--json")
-        assert (status, json.loads(out), err) == (0, [row], "")
+    ROW: ClassVar = {"case": "layer4", "ms_per_image": 1.25, "ratio": 1.5}
+
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(benchmark, "measure", lambda *arguments: calls.append(arguments) or [self.ROW])
+        return calls
+
+    def test_by_default(self, ganlens, calls):
         status, out, err = ganlens("bench")
         assert (status, err) == (0, "")
-        assert out.splitlines()[1].split() == ["embedded", "layer4,", "quantile", "1.250", "1.500"]
-        assert calls == [(50, 2, True, True, True), (500, 3, False, False, False)]
+        assert out.splitlines() == ["dissection", "case    ms_per_image  ratio", "layer4         1.250  1.500", ""]
+        assert calls == [("dissection", None, 3, True)]
 
-    def test_overhead_is_over_the_networks_alone(self, ganlens, monkeypatch):
-        seconds = itertools.cycle([2, 3, 5, 8])
-        monkeypatch.setattr(benchmark, "cpu_time", lambda function, n: next(seconds))
-        monkeypatch.setattr(benchmark, "dissect", lambda *_, **__: None)
-        rows = json.loads(ganlens("bench", "-n", 100, "--json")[1])
-        assert [row["ms_per_image"] for row in rows] == [20, 30, 50, 80]
-        assert [row["overhead"] for row in rows] == [1, 1.5, 2.5, 4]
-        assert rows[0]["case"] == "networks alone"
+    def test_several(self, ganlens, calls):
+        status, out, err = ganlens("bench", "shards", "causal", "-n", 50, "--rounds", 2, "--json", "--quiet")
+        assert (status, json.loads(out), err) == (0, {"shards": [self.ROW], "causal": [self.ROW]}, "")
+        assert calls == [("shards", 50, 2, False), ("causal", 50, 2, False)]
 
 
 class TestWrongUsage:

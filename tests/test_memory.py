@@ -46,16 +46,17 @@ class TestBatch:
 
 
 MEASURED = """if True:
-    import resource, sys
+    import sys
     sys.path.insert(0, "tests")
     import torch
     torch.set_num_threads(1)
     from planted import TWO_PLANES, Lattice, Z, two_planes
     import ganlens as gl
+    from ganlens.benchmark import most_memory
     G, S = gl.Generator.wrap(Lattice(), Z), gl.Segmenter.wrap(two_planes, TWO_PLANES)
     D = gl.dissect(G, S, "layer", n=int(sys.argv[1]), rule=["quantile", "iou"], progress=False, checkpoint=sys.argv[2])
     assert D["iou"].n == int(sys.argv[1])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(most_memory())
 """
 
 
