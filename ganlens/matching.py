@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ganlens.checkpointing import Checkpoint, asked, cached
 from ganlens.dissection import Dissection
 from ganlens.memory import as_bytes, batch_within, default_batch
 from ganlens.models.base import Generator
-from ganlens.passes import PILOT, Pass, Question, run_on
+from ganlens.passes import PILOT, Pass, Question, half_type, run_on
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
 from ganlens.sharding import check_executor
@@ -39,6 +40,7 @@ def dissect(
     cache: bool | str | Path = False,
     executor: Executor | None = None,
     shards: int | None = None,
+    half: bool = False,
 ) -> "Dissection | dict":
     """Find out what the units of a layer draw.
 
@@ -90,6 +92,10 @@ def dissect(
         fails is tried again, twice.
     shards : int, optional
         Into how many parts the work is divided for the executor; by default at most 64, of at least 64 images.
+    half : bool
+        Whether the networks compute in half precision, float16 on a GPU and bfloat16 elsewhere: faster where the
+        processor has it. It is tried on the first 64 images; where it changes the concept of any unit, a warning says
+        so and float32 is taken. ``origin["precision"]`` says what was.
 
     Returns
     -------
@@ -119,20 +125,19 @@ def dissect(
     names = listed("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
     rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, seed, batch_size, top)
-    check_work(batch_size, memory, executor, shards)
+    check_work(batch_size, memory, executor, shards, half)
     plain = int(seed) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
-    question = Question(tuple(names), tuple(rules), *plain)
+    question = Question(tuple(names), tuple(rules), *plain, half)
     batch = batch_size or batch_for(generator, segmenter, question, memory)
     pass_ = Pass(generator, segmenter, question, batch)
     with opened(checkpoint, cache, generator, segmenter, question) as file:
         complete = run(pass_, file, executor, shards, progress)
     warn_of_broken(pass_)
-    settings = {"seed": int(seed), "complete": complete}
-    origin = origin_of(generator, segmenter)
-    found = {layer: {r: result(pass_, layer, r, settings, origin) for r in rules} for layer in names}
+    origin = origin_of(pass_)
+    by_layer = {layer: {r: found(pass_, layer, r, origin, complete) for r in rules} for layer in names}
     if isinstance(rule, str):
-        found = {layer: by_rule[rule] for layer, by_rule in found.items()}
-    return found[layers] if isinstance(layers, str) else found
+        by_layer = {layer: by_rule[rule] for layer, by_rule in by_layer.items()}
+    return by_layer[layers] if isinstance(layers, str) else by_layer
 
 
 def check_networks(generator, segmenter) -> None:
@@ -179,10 +184,12 @@ def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top
         raise ValueError(f"n={n}, seed={seed}: {have}; give seed=0 and n={generator.count} or fewer")
 
 
-def check_work(batch_size, memory, executor, shards) -> None:
+def check_work(batch_size, memory, executor, shards, half) -> None:
     if batch_size is not None and memory is not None:
         raise ValueError("batch_size and memory were both given; give one of them")
     check_executor(executor, shards)
+    if not isinstance(half, bool):
+        raise ValueError(f"half={half!r}: expected True or False")
 
 
 def check_whole(name: str, value, low: int, high: int | None, expected: str) -> None:
@@ -229,8 +236,10 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
             pass_.add(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
-    elif file:
-        file.save(pass_.state())  # now it turns out whether that can be done
+    else:
+        pass_.half = pass_.question.half and keeps_concepts(pass_, progress)
+        if file:
+            file.save(pass_.state())  # now it turns out whether that can be done
     known = pass_.seen
     if known == len(seeds):
         return True
@@ -257,22 +266,52 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
     return pass_.seen == len(seeds)
 
 
+def keeps_concepts(pass_: Pass, progress) -> bool:
+    """Whether half precision leaves the concept of every unit as it is, in the images of the pilot."""
+    question, trials = replace(pass_.question, n=len(pass_.question.pilot)), []
+    with progress_bar(progress is True, 2 * question.n, "check half precision") as done:
+        for half in (False, True):
+            trial = Pass(pass_.generator, pass_.segmenter, question, pass_.batch, half)
+            trial.run(question.seeds, lambda _, images: done(images), lambda _: None)
+            trial.settle()
+            trials.append(trial)
+    changed = []
+    for layer in question.layers:
+        pairs = ([found(trial, layer, rule, {}) for trial in trials] for rule in question.rules)
+        units = {unit for pair in pairs for unit in changed_units(*pair)}
+        changed += [f"{layer}: {first_of(sorted(units))}"] if units else []
+    if changed:
+        said = "; ".join(changed)
+        warnings.warn(f"half precision changes the concepts of units ({said}); going on in float32", stacklevel=4)
+    return not changed
+
+
+def changed_units(before: Dissection, after: Dissection) -> list[int]:
+    """Units that match a concept in one of two dissections, and another one or none in the other."""
+    pairs = zip(before.labels, after.labels, strict=True)
+    other = [a.unit for a, b in pairs if a.concept != b.concept and (a.interpretable or b.interpretable)]
+    return other + list({*before.broken} ^ {*after.broken})
+
+
 def warn_of_broken(pass_: Pass) -> None:
     for layer, tally in pass_.tallies.items():
         units = tally.broken.units
         if units:
-            some = ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
-            images = int(tally.broken.images.max())
+            images, one = int(tally.broken.images.max()), len(units) == 1
             warnings.warn(
-                f"{layer} of {pass_.generator.name}: {len(units)} unit{'s' * (len(units) > 1)} ({some}) gave NaN or "
-                f"infinity, in up to {images} of {pass_.seen} images, and match{'es' * (len(units) == 1)} nothing; "
+                f"{layer} of {pass_.generator.name}: {len(units)} unit{'' if one else 's'} ({first_of(units)}) gave "
+                f"NaN or infinity, in up to {images} of {pass_.seen} images, and match{'es' if one else ''} nothing; "
                 "check the weights, or run the network in float32",
                 stacklevel=3,
             )
 
 
-def result(pass_: Pass, layer: str, rule: str, settings: dict, origin: dict) -> Dissection:
-    """What was found under a rule."""
+def first_of(units: Sequence[int]) -> str:
+    return ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
+
+
+def found(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = True) -> Dissection:
+    """What a pass found in a layer under a rule."""
     tally = pass_.tallies[layer]
     return Dissection(
         layer=layer,
@@ -286,17 +325,20 @@ def result(pass_: Pass, layer: str, rule: str, settings: dict, origin: dict) -> 
         top_values=tally.top.values,
         levels=tally.levels,
         broken=tally.broken.units,
+        seed=pass_.question.first // SEEDS_PER_SAMPLE,
+        complete=complete,
         origin=origin,
         generator=pass_.generator,
         segmenter=pass_.segmenter,
         **tally.read(rule, pass_.areas)._asdict(),
-        **settings,
     )
 
 
-def origin_of(generator: Generator, segmenter: Segmenter) -> dict[str, str]:
+def origin_of(pass_: Pass) -> dict:
     """Names, fingerprints and unusual settings, as `Dissection.origin` holds them."""
+    generator, segmenter = pass_.generator, pass_.segmenter
     both = (("generator", generator), ("segmenter", segmenter))
     origin = {f"{what}_fingerprint": live.fingerprint for what, live in both}
     origin |= {"generator": generator.title, "segmenter": segmenter.name}
+    origin |= {"precision": str(half_type(generator.device.type)).removeprefix("torch.")} if pass_.half else {}
     return origin | ({"generator_settings": generator.chosen} if generator.chosen else {})

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ class Question:
     quantile: float
     within_category: bool
     top: int
+    half: bool = False  # precision that was asked for, see `Pass.half`
 
     @property
     def seeds(self) -> range:
@@ -62,6 +64,8 @@ class Pass:
         What is counted.
     batch : int
         Images at once; whole granules.
+    half : bool
+        Whether the networks compute in half precision: float16 on a GPU, else bfloat16.
 
     Attributes
     ----------
@@ -71,8 +75,10 @@ class Pass:
         By layer; empty until the scales are set.
     """
 
-    def __init__(self, generator: Generator, segmenter: Segmenter, question: Question, batch: int = GRANULE):
-        self.generator, self.segmenter, self.question = generator, segmenter, question
+    def __init__(
+        self, generator: Generator, segmenter: Segmenter, question: Question, batch: int = GRANULE, half: bool = False
+    ):
+        self.generator, self.segmenter, self.question, self.half = generator, segmenter, question, half
         self.batch = -(-batch // GRANULE) * GRANULE
         self.columns = Columns(segmenter.concepts, question.within_category)
         self.areas = [Areas(self.columns.count, generator.device) for _ in range(2)]  # of even and odd seeds
@@ -129,16 +135,21 @@ class Pass:
     def look(self, seeds: list[int]) -> Batch:
         """Generate and segment the images of seeds."""
         padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
-        with torch.inference_mode():
+        with torch.inference_mode(), self.precision():
             images, features = self.generator.read(self.generator.sample(padded), self.question.layers)
-            S = self.segmenter
+            images, S = images.float(), self.segmenter
             labels = check_labels(S.labels(images), len(padded), len(S.concepts), S.name)[: len(seeds)]
-            if not images.sum().isfinite():
+            if images.device.type != "cpu" or not images.sum().isfinite():
                 lost = ~images[: len(seeds)].flatten(1).sum(1).isfinite()
                 labels = torch.where(lost[:, None, None, None].to(labels.device), 0, labels)  # nothing to be seen there
             both = {layer: mended(r[: len(seeds)].float()) for layer, r in features.items()}
         features, broken = ({layer: pair[i] for layer, pair in both.items()} for i in range(2))
         return Batch(seeds, features, broken, self.columns.of(labels))
+
+    def precision(self):
+        """What the networks compute in, as a context."""
+        device = self.generator.device.type
+        return torch.autocast(device, half_type(device)) if self.half else nullcontext()
 
     # ---- the counts
 
@@ -189,6 +200,7 @@ class Pass:
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays: of the statistics by "layer's number.statistic.name", and what waits for the scales."""
         state = {"done": np.array([[part.start, part.stop] for part in self.done], np.int64).reshape(-1, 2)}
+        state["half"] = np.array(self.half)
         state |= {f"areas.{odd}.{name}": a for odd in range(2) for name, a in self.areas[odd].state().items()}
         for i, tally in enumerate(self.tallies.values()):
             state[f"{i}.size"] = np.array(tally.size)
@@ -203,7 +215,7 @@ class Pass:
 
     def add(self, state: dict[str, np.ndarray]) -> None:
         """Take in the `state` of a pass over other images; scales must be the same, or not set here."""
-        device = self.generator.device
+        device, self.half = self.generator.device, bool(state["half"])
         for odd, areas in enumerate(self.areas):
             areas.merge(Areas.from_state(part_of(state, f"areas.{odd}."), device))
         for i, layer in enumerate(self.question.layers):
@@ -230,6 +242,11 @@ class Pass:
             self.mark(start, stop)
 
 
+def half_type(device: str) -> torch.dtype:
+    """The half precision of a kind of device."""
+    return torch.float16 if device == "cuda" else torch.bfloat16
+
+
 def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The entries whose names begin so, without that beginning."""
     return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
@@ -238,9 +255,9 @@ def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 # ---- shared out
 
 
-def count_part(generator, segmenter, question: Question, scales, batch: int, seeds: range, go_on) -> Arrays:
+def count_part(generator, segmenter, question, scales, batch: int, half: bool, seeds: range, go_on) -> Arrays:
     """Count a part of the sample with given scales, (bins by statistic, grid) of each layer: the state of its pass."""
-    pass_ = Pass(generator, segmenter, question, batch)
+    pass_ = Pass(generator, segmenter, question, batch, half)
     for layer, (by_kind, size) in zip(question.layers, scales, strict=True):
         pass_.tallies[layer] = pass_.tally({k: Scale.from_state(s, generator.device) for k, s in by_kind.items()}, size)
     pass_.run(seeds, lambda _, images: not go_on(images), lambda _: None)
@@ -278,7 +295,7 @@ def run_on(
     if not pass_.tallies and not pass_.run(pass_.question.pilot, after, failed):
         return
     scales = [({k: s.state() for k, s in t.scales.items()}, t.size) for t in pass_.tallies.values()]
-    things = Packed(pass_.generator, pass_.segmenter, pass_.question, scales, pass_.batch)
+    things = Packed(pass_.generator, pass_.segmenter, pass_.question, scales, pass_.batch, pass_.half)
     parts = split(pass_.missing(), shards, PILOT, GRANULE) if pass_.missing() else []
 
     def take(seeds: range, state: Arrays) -> bool:

@@ -193,7 +193,7 @@ class JointCounts(Statistic):
             self.update_by_definition(features, planes)
 
     def update_by_definition(self, features: torch.Tensor, planes: torch.Tensor) -> None:
-        """The same in plain torch: for other devices, and to check the compiled loop."""
+        """The same in plain torch: for other devices, and to check the compiled loop. It never waits for a device."""
         units, columns, bins = self.counts.shape
         unit = torch.arange(units, device=features.device)[:, None]
         for r, plane in zip(upsample(features, planes.shape[2:]), planes, strict=True):
@@ -201,8 +201,8 @@ class JointCounts(Statistic):
             count_each(bin_, self.marginal)
             for column in plane.flatten(1).long():
                 inside = (bin_ >= 0) & (column >= 0)
-                index = ((unit * columns + column) * bins + bin_)[inside]
-                self.counts.view(-1).add_(torch.bincount(index, minlength=self.counts.numel()).to(self.counts.dtype))
+                index = (unit * columns + column.clamp(min=0)) * bins + bin_.clamp(min=0)
+                self.counts.view(-1).scatter_add_(0, index.flatten(), inside.flatten().to(self.counts.dtype))
 
     def above(self, bins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
@@ -311,26 +311,27 @@ class TopImages(Statistic):
     """
 
     merges: ClassVar = {"best": lambda a, b: best_of(torch.cat([a, b], 1), a.shape[1])}
-    at_host: ClassVar = ("best",)
 
-    def __init__(self, units: int, k: int = 32):
-        self.best = torch.tensor([-torch.inf, -1], dtype=torch.float64).repeat(units, k, 1)  # (U, k, value and seed)
+    def __init__(self, units: int, k: int = 32, device: torch.device | str = "cpu"):
+        none = torch.tensor([-torch.inf, -1], dtype=torch.float64, device=device)
+        self.best = none.repeat(units, k, 1)  # (U, k, value and seed)
 
     def update(self, features: torch.Tensor, seeds: Sequence[int]) -> None:
         """Take in the maxima of features (N, U, H, W) of the images ``seeds`` (N,)."""
-        values = features.amax((2, 3)).T.double().cpu()
-        pairs = torch.stack([values, torch.tensor(seeds, dtype=torch.float64).expand_as(values)], 2)
+        values = features.amax((2, 3)).T.double()
+        seeds = torch.tensor(seeds, dtype=torch.float64).to(values.device, non_blocking=True)
+        pairs = torch.stack([values, seeds.expand_as(values)], 2)
         self.best = best_of(torch.cat([self.best, pairs], 1), self.best.shape[1])
 
     @property
     def values(self) -> np.ndarray:
         """Maxima (U, k), best first; -inf where fewer images were seen."""
-        return self.best[..., 0].float().numpy()
+        return self.best[..., 0].float().cpu().numpy()
 
     @property
     def seeds(self) -> np.ndarray:
         """Seeds (U, k); -1 where fewer images were seen."""
-        return self.best[..., 1].long().numpy()
+        return self.best[..., 1].long().cpu().numpy()
 
 
 def best_of(pairs: torch.Tensor, k: int) -> torch.Tensor:
@@ -348,12 +349,12 @@ class Areas(Statistic):
 
     def __init__(self, columns: int, device: torch.device | str = "cpu"):
         self.counts = torch.zeros(columns, dtype=torch.int64, device=device)
-        self.pixels = torch.zeros((), dtype=torch.int64, device=device)
+        self.pixels = torch.zeros((), dtype=torch.int64)
 
     def update(self, planes: torch.Tensor) -> None:
         """Count columns in planes (N, L, h, w); -1 is no column."""
         self.pixels += planes[:, 0].numel()
-        self.counts += torch.bincount(planes.flatten().long() + 1, minlength=len(self.counts) + 1)[1:]
+        count_each(planes.flatten()[None].long(), self.counts[None])
 
 
 def information_quality(on, overlap, area, pixels) -> np.ndarray:

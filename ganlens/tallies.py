@@ -133,9 +133,10 @@ class NonFinite(Statistic):
 
 def mended(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Features (N, U, H, W) with 0 for a unit in an image where it is not finite, and where that is (N, U)."""
-    sums = features.sum((2, 3))
-    if sums.isfinite().all():
-        return features, torch.zeros_like(sums, dtype=torch.bool)
+    if features.device.type == "cpu":  # asking another device would mean waiting for it
+        sums = features.sum((2, 3))
+        if sums.isfinite().all():
+            return features, torch.zeros_like(sums, dtype=torch.bool)
     broken = ~features.isfinite().flatten(2).all(2)
     return torch.where(broken[..., None, None], 0, features), broken
 
@@ -170,7 +171,7 @@ class Tally:
     def __init__(self, scales: dict[str, Scale], size: tuple[int, int], columns: Columns, quantile: float, top: int):
         self.scales, self.size, self.columns, self.quantile = scales, tuple(size), columns, quantile
         low = scales["levels"].low
-        self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top)
+        self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top, low.device)
         self.broken = NonFinite(len(low), low.device)
         self.tail = JointCounts(scales["tail"], columns.count) if "tail" in scales else None
         self.full = None
