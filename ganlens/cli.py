@@ -8,8 +8,10 @@ it returns is the exit status (nothing is 0). Results go to stdout through `emit
 import argparse
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +93,10 @@ HOW_PICTURE = (
     "write a picture with a row for each unit of the table: the images that activate it most, lit where it is on; "
     "needs the generator that the file was made with"
 )
+HOW_CHECKPOINT = (
+    "keep the state in this file: the same command then goes on where it was stopped, by Ctrl-C or by a crash, and "
+    "answers at once when all is done"
+)
 SEVERAL = "; of several layers, each into a file of its own"
 JSON = argument("--json", action="store_true", help="print JSON instead of text")
 FORCE = argument("--force", action="store_true", help="replace files that exist; without it they are left alone")
@@ -140,12 +146,19 @@ def layers(args) -> None:
     argument("--seed", type=int, default=0, help="which sample of images; samples do not overlap"),
     argument("--batch-size", type=whole, metavar="N", help="images at a time; matters for speed and memory only"),
     argument("--within-category", action="store_true", help="count a unit only in images with the concept's category"),
+    argument("--half", action="store_true", help="half precision, unless it changes a concept of the first 64 images"),
+    argument("--workers", type=whole, metavar="N", help="how many processes share the work, with one thread each"),
+    argument("--checkpoint", type=Path, metavar="FILE.npz", help=HOW_CHECKPOINT),
     argument("-o", "--output", type=Path, metavar="FILE.npz", help="save the result, for `ganlens show`" + SEVERAL),
     argument("--csv", type=Path, metavar="FILE", help="write the table of all units as CSV" + SEVERAL),
     argument("--json", action="store_true", help="print JSON: settings, summary, units; of several layers, by layer"),
     FORCE,
     QUIET,
-    examples=["ganlens dissect layer4", "ganlens dissect layer2 layer4 -n 2000 -o run.npz"],
+    examples=[
+        "ganlens dissect layer4",
+        "ganlens dissect layer2 layer4 -n 2000 -o run.npz",
+        "ganlens dissect layer4 -n 20000 --workers 2 --checkpoint run.npz",
+    ],
 )
 def dissect(args) -> int:
     """Find out what the units of a layer draw.
@@ -155,7 +168,8 @@ def dissect(args) -> int:
     begins; of several layers, each is saved in a file of its own, with the layer's
     name before the ending: -o run.npz writes run-layer2.npz and run-layer4.npz.
     Ctrl-C ends the work early: what was seen so far is printed, and saved if -o or
-    --csv is given, marked as incomplete.
+    --csv is given, marked as incomplete. With --checkpoint it is kept there alone,
+    and the same command goes on.
     """
     wanted = list(dict.fromkeys(args.layers))
     files = {layer: [per_layer(path, layer, wanted) for path in (args.output, args.csv)] for layer in wanted}
@@ -170,20 +184,34 @@ def dissect(args) -> int:
         generator = load_generator(args.generator, progress=not args.quiet)
         segmenter = load_segmenter(args.segmenter)
         matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed, args.batch_size, 1)
-    options = {name: getattr(args, name) for name in ("n", "rule", "quantile", "seed", "batch_size", "within_category")}
+    names = "n", "rule", "quantile", "seed", "batch_size", "within_category", "half", "checkpoint"
+    options = {name: getattr(args, name) for name in names}
     with interrupt_between_steps() as interrupted:  # also while saving: what was computed is not lost
-        found = matching.dissect(generator, segmenter, wanted, progress=not args.quiet, **options)
+        with processes(args.workers) as executor:
+            found = matching.dissect(
+                generator, segmenter, wanted, progress=not args.quiet, executor=executor, **options
+            )
+        first = found[wanted[0]]
         try:
-            for layer, (output, csv_file) in files.items():
+            for layer, (output, csv_file) in files.items() if first.complete or not args.checkpoint else ():
                 save(args, found[layer], output, csv_file)
         finally:
             emit_dissections(found, args.json)
-    first = found[wanted[0]]
     if not first.complete:
-        tell(f"interrupted after {first.n} of {args.n} images")
-    if not (args.output or args.csv):
+        more = f"; the same command goes on, with {args.checkpoint}" if args.checkpoint else ""
+        tell(f"interrupted after {first.n} of {args.n} images{more}")
+    if not (args.output or args.csv or args.checkpoint):
         note(args, "not saved; -o FILE.npz would save the result")
     return INTERRUPTED if interrupted() or not first.complete else 0
+
+
+def processes(count: int | None):
+    """A context with so many processes, which leave it to this one to be interrupted; with None if there are none."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), **ignore) if count else nullcontext()
 
 
 def per_layer(path: Path | None, layer: str, wanted: Sequence[str]) -> Path | None:

@@ -207,11 +207,13 @@ class TestDissect:
     def test_options_reach_the_library(self, ganlens, monkeypatch, dissection):
         calls = []
         monkeypatch.setattr(matching, "dissect", lambda *a, **k: calls.append((a, k)) or {"layer4": dissection})
-        words = "-n 50 --rule iqr --quantile 0.02 --seed 3 --batch-size 16 --within-category --quiet"
+        words = "-n 50 --rule iqr --quantile 0.02 --seed 3 --batch-size 16 --within-category --quiet --half"
+        words += " --checkpoint some.npz"
         assert ganlens("dissect", "layer4", *words.split())[0] == 0
         (generator, segmenter, layers), options = calls[0]
         assert (generator.name, segmenter.name, layers) == ("scenes", "scenes", ["layer4"])
         expected = {"n": 50, "rule": "iqr", "quantile": 0.02, "seed": 3, "batch_size": 16, "within_category": True}
+        expected |= {"half": True, "checkpoint": Path("some.npz"), "executor": None}
         assert options == expected | {"progress": False}
 
     @pytest.mark.parametrize("option", ["-o", "--csv"])
@@ -285,6 +287,40 @@ class TestDissect:
         assert f"interrupted after {found.n} of 100000 images" in err.decode()
         assert "Traceback" not in err.decode()
         assert list(tmp_path.iterdir()) == [target]
+
+    def test_workers_and_checkpoint(self, tmp_path):
+        """Ctrl-C reaches all processes of a terminal; the same command goes on, to what one process finds."""
+        run = "dissect", "layer1", "-n", 1024, "--checkpoint", tmp_path / "run.npz", "-o", tmp_path / "a.npz"
+        process = start(*run, "--workers", 2, start_new_session=True)
+        watchdog = threading.Timer(240, process.kill)
+        watchdog.start()
+        told = b""
+        while not re.search(rb"\| [1-9]\d{2,3}/1024", told) and (some := os.read(process.stderr.fileno(), 4096)):
+            told += some
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate()
+        assert process.returncode == 130, told + err
+        seen = re.search(
+            r"interrupted after (\d+) of 1024 images; the same command goes on, with .*run.npz", err.decode()
+        )
+        assert 64 < int(seen[1]) < 1024
+        assert b"Traceback" not in told + err
+        assert not (tmp_path / "a.npz").exists()
+        process = start(*run)
+        _, err = process.communicate()
+        watchdog.cancel()
+        assert process.returncode == 0
+        begun = re.search(r"\| ([1-9]\d*)/1024", err.decode())
+        assert int(begun[1]) >= int(seen[1])
+        whole = matching.dissect(load_generator(), load_segmenter(), "layer1", n=1024, progress=False)
+        assert Dissection.load(tmp_path / "a.npz").to_json() == whole.to_json()
+
+    def test_foreign_checkpoint(self, ganlens, tmp_path):
+        (tmp_path / "a.npz").write_text("something else")
+        status, out, err = ganlens("dissect", "layer1", "-n", N, "--checkpoint", tmp_path / "a.npz")
+        assert (status, out) == (1, "")
+        assert "a.npz is damaged or no checkpoint of a dissection" in err
+        assert (tmp_path / "a.npz").read_text() == "something else"
 
     def test_interrupt_at_the_end_comes_after_saving(self, dissection, ganlens, tmp_path, monkeypatch):
         def late(*_, **__):
