@@ -26,7 +26,6 @@ from ganlens.distances import (
 from ganlens.given import MOST_IMAGES, images, sample, whole
 from ganlens.images import html_table, strip
 from ganlens.instrument import Edit, ablate
-from ganlens.memory import GRANULE
 from ganlens.models.base import OpenedGenerator
 from ganlens.names import close_match
 from ganlens.progress import Steps, steps
@@ -263,7 +262,7 @@ def find_artifacts(
         def over(sample: int, cost: int, function: Callable[..., Arrays], *things) -> list[Arrays]:
             """The arrays of a function over a sample, in one part or several."""
             part = range(sample * MOST_IMAGES, sample * MOST_IMAGES + n)
-            options = {"smallest": BATCH, "granule": GRANULE, "cost": cost}
+            options = {"smallest": BATCH, "granule": BATCH, "cost": cost}
             return [a for _, a in in_shards(function, (D, *things), part, step, executor, shards, **options)]
 
         if pictures:

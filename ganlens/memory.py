@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ganlens.models.base import Generator
+from ganlens.models.steady import GRANULE
 
-GRANULE = 8  # networks run on multiples of this many images, so that every image is rounded alike
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 SIGNS = ("out of memory", "allocate memory", "not enough memory")
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ganlens.memory import GRANULE, out_of_memory
+from ganlens.memory import out_of_memory
 from ganlens.models.base import Generator
+from ganlens.models.steady import GRANULE
 from ganlens.segmenters.base import Segmenter, check_labels
 from ganlens.sharding import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale

@@ -14,10 +14,10 @@ from ganlens.given import shown
 from ganlens.insertion import presence_levels
 from ganlens.instrument import Edit, insert, quantile_of
 from ganlens.models.base import grown
+from ganlens.models.steady import GRANULE
 from ganlens.segmenters.base import Concept, concept_index
 
 REACH = 1  # cells on each side of the edited one that count as near it
-GRANULE = 8  # networks run on multiples of this many images, so that every image is rounded alike
 
 
 def insertions(D: Dissection, concept, units, k: int, level, stride: int, draws: int = 0) -> tuple[list[Edit], int]:

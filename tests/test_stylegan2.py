@@ -11,6 +11,7 @@ import torch
 
 import ganlens as gl
 from ganlens.models.checkpoints import CheckpointError, read, state_of
+from ganlens.models.latents import grown
 from ganlens.models.stylegan2 import Layer
 from ganlens.models.stylegan2_files import from_nvidia, from_rosinality
 
@@ -79,21 +80,28 @@ class TestNvidia:
     def test_parity(self):
         """The fixture was recorded with fresh noise for every image, against its description.
 
-        What it was is found layer by layer: one map per image, the same for all units. With these maps in place of the
-        stored ones, every layer and the image are what was recorded.
+        What it was is found layer by layer: one map per image, the same for all units. Divided by the strength it is
+        standard normal, and it is not the stored map. With these maps in place of the stored ones, every layer and
+        the image are what was recorded.
         """
         arrays, z, layers = recorded(NVIDIA)
-        G = gl.load_generator(NVIDIA)
+        G, state, found = gl.load_generator(NVIDIA), state_dict(NVIDIA), []
         for layer in layers:
             module = G.net.get_submodule(layer)
             assert isinstance(module, Layer)
             theirs = torch.from_numpy(arrays[f"act_{layer}"])
             difference = before(theirs) - before(G.read(z, [layer])[1][layer])
             assert difference.std(1).max() < 1e-5
-            module.noise = module.noise + difference.mean(1, keepdim=True)
+            module.noise = module.noise + grown(difference.mean(1, keepdim=True))
+            maps, stored = module.noise[:3] / state[f"{layer}.noise_strength"], state[f"{layer}.noise_const"]
+            found.append(torch.cat([maps.flatten(1), stored.flatten()[None]]))
+        found = torch.cat(found, 1)  # (4, P): of three images, and stored
+        assert found.mean(1).abs().max() < 0.1
+        assert (found.std(1) - 1).abs().max() < 0.1
+        assert (torch.corrcoef(found) - torch.eye(4)).abs().max() < 0.1
         _, features = G.read(z, layers)
         assert max(error(features[layer], arrays[f"act_{layer}"]) for layer in layers) < 1e-4
-        assert error(G.net(z), arrays["image"]) < 1e-4
+        assert error(G.net(grown(z))[:3], arrays["image"]) < 1e-4
 
     def test_noise_is_the_stored_one(self):
         state = state_dict(NVIDIA)

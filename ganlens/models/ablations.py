@@ -11,6 +11,7 @@ from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, check_maps, fit
 from ganlens.models.progan import MOST_LAYERS
 from ganlens.models.scenes import pixel_norm
+from ganlens.models.steady import convolution
 
 FAMILY = "Progressive GAN ablation"
 NORM = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
@@ -41,7 +42,7 @@ class Layer(nn.Module):
         super().__init__()
         self.up, self.normed = up, normed
         self.slope = 1.0 if linear else 0.0 if kind == "norm" else 0.2
-        self.conv = nn.Conv2d(inputs, units, side, padding={4: 3, 3: 1, 1: 0}[side], bias=kind == "bias")
+        self.conv = convolution(inputs, units, side, {4: 3, 3: 1, 1: 0}[side], bias=kind == "bias")
         if kind == "scale":
             self.wscale = Scale(units)
         elif kind == "norm":

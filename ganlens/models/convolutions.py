@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ganlens.models.checkpoints import CheckpointError, fit
+from ganlens.models.steady import convolution
 
 FAMILY = "DCGAN"
 MOST_PIXELS = 512
@@ -122,7 +123,7 @@ class Conv:
         if self.transposed:
             module = nn.ConvTranspose2d(inputs, outputs, side, step[0], step[1], step[2], bias=bias)
         else:
-            module = nn.Conv2d(inputs, outputs, side, padding=step[1], bias=bias)
+            module = convolution(inputs, outputs, side, step[1], bias)
         return loaded(module, self.name, tensors)
 
 

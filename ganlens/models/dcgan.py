@@ -34,6 +34,7 @@ from ganlens.models.convolutions import (
     steps_to_image,
 )
 from ganlens.models.latents import LAWS, drawn
+from ganlens.models.steady import Dense
 from ganlens.models.stylegan2 import place
 
 SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
@@ -261,7 +262,7 @@ def built(parts: list[Part], start: Start, way: Way):
                 modules[name_before(part.name, taken)] = nn.Upsample(scale_factor=step[0], mode=way.mode, **smooth)
             add(part.name, conv.module(step, part.tensors))
         elif part.kind == "dense":
-            dense = nn.Linear(part.shape[1], part.shape[0], bias="bias" in part.tensors)
+            dense = Dense(part.shape[1], part.shape[0], bias="bias" in part.tensors)
             add(part.name, loaded(dense, part.name, part.tensors))
         else:
             norm = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(part.size, affine="weight" in part.tensors)

@@ -12,7 +12,6 @@ LAWS = {
     "normal": lambda random, z_dim: random.standard_normal(z_dim),
     "uniform": lambda random, z_dim: random.uniform(-1, 1, z_dim),
 }
-SMALLEST_BATCH = 2  # with a batch of one, torch takes other kernels and rounds differently
 
 
 def as_seeds(seeds: Iterable[int] | int) -> list[int]:
@@ -37,8 +36,8 @@ def drawn(seeds: Iterable[int] | int, z_dim: int, law: str) -> torch.Tensor:
 
 
 def grown(batch: torch.Tensor) -> torch.Tensor:
-    """A batch of at least two, so that one image alone is rounded like one of many."""
-    return batch.repeat(SMALLEST_BATCH, *[1] * (batch.ndim - 1)) if len(batch) == 1 else batch
+    """A batch of an even number, so that an image is rounded alike alone and among any others."""
+    return torch.cat([batch, batch[-1:]]) if len(batch) % 2 else batch
 
 
 def scattered(z: torch.Tensor) -> torch.Tensor:

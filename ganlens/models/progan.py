@@ -11,6 +11,7 @@ from ganlens.models.base import Generator
 from ganlens.models.checkpoints import CheckpointError, check_maps, fit
 from ganlens.models.rewriting import Rewritable, doubling
 from ganlens.models.scenes import pixel_norm
+from ganlens.models.steady import convolution, pointwise
 
 FAMILY = "Progressive GAN"
 KEYS = re.compile(r"(layer|features\.)(\d+)\.(conv\.weight|wscale\.b)|output(_\d+x\d+)?\.(conv\.weight|wscale\.b)")
@@ -24,7 +25,7 @@ class Scaled(nn.Module):
 
     def __init__(self, inputs: int, units: int, size: int, padding: int, gain: float):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, units, size, padding=padding, bias=False)
+        self.conv = convolution(inputs, units, size, padding, bias=False)
         self.bias = nn.Parameter(torch.zeros(units))
         self.scale = gain / (size * inputs**0.5)
         nn.init.normal_(self.conv.weight)
@@ -71,7 +72,7 @@ class Output(Rewritable):
         return self.scaled.conv.weight * self.scaled.scale
 
     def rewritten(self, r: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(pixel_norm(r), self.kernel, self.scaled.bias.to(r.dtype)).float()
+        return pointwise(pixel_norm(r), self.kernel, self.scaled.bias.to(r.dtype)).float()
 
     def plain(self, r: torch.Tensor) -> torch.Tensor:
         return self.scaled(pixel_norm(r))

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ganlens.models.base import Generator
+from ganlens.models.steady import dense
 
 WEIGHTS = Path(__file__).with_name("scenes.safetensors")
 
@@ -42,9 +43,7 @@ class Dense(nn.Module):
         self.size = size
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        n = len(z)
-        z = F.pad(pixel_norm(z), (0, 0, 0, -n % 8))  # matrix products of few rows are rounded differently
-        r = F.linear(z, self.weight.to(z.dtype))[:n]
+        r = dense(pixel_norm(z), self.weight.to(z.dtype))
         r = r.unflatten(1, (-1, self.size, self.size)) + self.bias.to(z.dtype)[:, None, None]
         return F.leaky_relu(r, 0.2)
 

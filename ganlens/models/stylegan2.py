@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ganlens.models.steady import dense, pointwise
+
 EPSILON = 1e-8
 
 
@@ -37,9 +39,8 @@ def smoothed(r: torch.Tensor, kernel: torch.Tensor, side: int) -> torch.Tensor:
     """Smooth r (N, U, 2H+1, 2W+1), the transposed convolution by ``side`` cells, to (N, U, 2H, 2W)."""
     extra = len(kernel) - 2 - (side - 1)
     before, after = (extra + 1) // 2 + 1, extra // 2 + 1
-    n, u = r.shape[:2]
-    r = F.pad(r.flatten(0, 1)[:, None], (before, after, before, after))
-    return F.conv2d(r, kernel.flip(0, 1)[None, None]).unflatten(0, (n, u)).squeeze(2)
+    weight = kernel.flip(0, 1).expand(r.shape[1], 1, -1, -1)  # each unit by itself
+    return F.conv2d(F.pad(r, (before, after, before, after)), weight, groups=r.shape[1])
 
 
 def doubled(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -59,7 +60,7 @@ class Dense(nn.Module):
         self.rate, self.active = rate, active
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.linear(x, self.weight * (self.rate / self.weight.shape[1] ** 0.5), self.bias * self.rate)
+        x = dense(x, self.weight * (self.rate / self.weight.shape[1] ** 0.5), self.bias * self.rate)
         return activated(x) if self.active else x
 
 
@@ -117,7 +118,7 @@ class Layer(nn.Module):
     def forward(self, r: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         s = self.style(w)  # (N, C, 1, 1)
         weight = self.weight * self.scale
-        size = torch.einsum("uckl,nc->nu", weight.square(), s[..., 0, 0].square())
+        size = dense(s[..., 0, 0].square(), weight.square().sum((2, 3)))
         r, side = r * s, weight.shape[-1]
         if self.kernel is None:
             r = F.conv2d(r, weight, padding=side // 2)
@@ -140,7 +141,7 @@ class Shortcut(nn.Module):
         self.register_buffer("kernel", kernel)
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
-        return doubled(F.conv2d(r, self.weight * (self.gain / self.weight.shape[1] ** 0.5)), self.kernel)
+        return doubled(pointwise(r, self.weight * (self.gain / self.weight.shape[1] ** 0.5)), self.kernel)
 
 
 class Paint(nn.Module):
@@ -153,7 +154,7 @@ class Paint(nn.Module):
         self.clamp = clamp
 
     def forward(self, r: torch.Tensor, w: torch.Tensor, below: torch.Tensor | None = None) -> torch.Tensor:
-        r = F.conv2d(r * self.style(w), self.weight / self.weight.shape[1] ** 0.5, self.bias)
+        r = pointwise(r * self.style(w), self.weight / self.weight.shape[1] ** 0.5, self.bias)
         r = r if self.clamp is None else r.clamp(-self.clamp, self.clamp)
         return r if below is None else r + below
 
