@@ -166,12 +166,12 @@ class TestInterrupt:
 
     def test_artifacts(self, broken, slowly):
         """A ranking by the images of finished shards, if the method allows it, and no distances."""
-        found = artifacts(broken, "activation", executor=slowly, shards=4)
+        found = artifacts(broken, "activation", n=136, executor=slowly, shards=4)
         assert (found.complete, found.distances) == (False, None)
         assert np.isfinite(found.scores).all()
 
     def test_artifacts_before_there_is_a_ranking(self, broken, slowly):
         handler = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            artifacts(broken, "distance", executor=slowly, shards=4)
+            artifacts(broken, "distance", n=136, executor=slowly, shards=4)
         assert signal.getsignal(signal.SIGINT) is handler
