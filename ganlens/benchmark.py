@@ -19,7 +19,8 @@ from ganlens.causal import unit_effects
 from ganlens.context import context
 from ganlens.counting import BATCH
 from ganlens.dissection import Dissection
-from ganlens.matching import default_batch, dissect
+from ganlens.matching import dissect
+from ganlens.memory import steady_batch
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.progan import ProgressiveGenerator
@@ -137,7 +138,7 @@ def bare_and_one_layer(G: Generator, S: Segmenter, layer: str) -> dict[str, Call
 
 def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
     """One generator pass and one segmenter pass, in the batches that a dissection of the layer would take."""
-    size = default_batch(G, [layer])
+    size = steady_batch(G, [layer])
     with torch.inference_mode():
         for start in range(0, n, size):
             S.labels(G.forward(G.sample(range(start, min(start + size, n)))))

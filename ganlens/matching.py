@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ganlens.checkpointing import Checkpoint, asked, cached
 from ganlens.dissection import Dissection
-from ganlens.memory import as_bytes, batch_within, default_batch
+from ganlens.memory import as_bytes, batch_within, steady_batch
 from ganlens.models.base import Generator
 from ganlens.passes import PILOT, Pass, Question, half_type, run_on
 from ganlens.progress import interrupt_between_steps, progress_bar
@@ -71,7 +71,7 @@ def dissect(
     seed : int
         Which sample: images seed · 10⁶ … seed · 10⁶ + n - 1; samples do not overlap.
     batch_size : int, optional
-        Images per pass; by default what keeps features and images near 64 MB.
+        Images per pass; by default 8 on a processor, and what keeps features and images near 64 MB on a GPU.
     progress : bool or callable
         A progress bar, or a function called with (images done, n).
     within_category : bool
@@ -199,9 +199,9 @@ def check_whole(name: str, value, low: int, high: int | None, expected: str) -> 
 
 
 def batch_for(generator: Generator, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
-    """Images at once: those that keep features and images near 64 MB, or all that fit into a budget."""
+    """Images at once: the usual number, or all that fit into a budget."""
     if memory is None:
-        return default_batch(generator, question.layers)
+        return steady_batch(generator, question.layers)
     units = {layer: generator.layers[layer] for layer in question.layers}
     settings = question.rules, question.quantile, question.within_category
     fixed = sum(table_bytes(shape[0], segmenter.concepts, *settings) for shape in units.values())
