@@ -15,7 +15,7 @@ from ganlens.models.steady import GRANULE
 from ganlens.segmenters.base import Segmenter, check_labels
 from ganlens.sharding import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale
-from ganlens.tallies import Columns, Tally, mended, scales_of
+from ganlens.tallies import Columns, Tally, by_parity, mended, scales_of
 
 PILOT = 64  # images that decide the scales of activation
 
@@ -190,9 +190,8 @@ class Pass:
         return Tally(scales, size, self.columns, self.question.quantile, self.question.top)
 
     def count(self, batch: Batch) -> None:
-        parity = torch.tensor(batch.seeds) % 2
-        for odd in range(2):
-            self.areas[odd].update(batch.planes[parity == odd])
+        for areas, rows in zip(self.areas, by_parity(batch.seeds, batch.planes.device), strict=True):
+            areas.update(batch.planes[rows])
         for layer, tally in self.tallies.items():
             tally.update(batch.features[layer], batch.broken[layer], batch.planes, batch.seeds)
 

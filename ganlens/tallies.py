@@ -193,9 +193,8 @@ class Tally:
         if self.tail:
             self.tail.update(features, planes)
         if self.full:
-            parity = torch.tensor(seeds) % 2
-            for odd, counts in enumerate(self.full):
-                counts.update(features[parity == odd], planes[parity == odd])
+            for counts, rows in zip(self.full, by_parity(seeds, features.device), strict=True):
+                counts.update(features[rows], planes[rows])
 
     def read(self, rule: str, areas: list[Areas]) -> Reading:
         """Thresholds under a rule, and the counts at these; broken units are on nowhere."""
@@ -238,6 +237,12 @@ class Tally:
         """On and overlap (U, C, M) in the given bins (U, M) or above."""
         marginal, counts = map(to_numpy, joint.above(bins))
         return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
+
+
+def by_parity(seeds: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    """Places of the even and of the odd seeds, on a device, which is not waited for."""
+    places = ([i for i, seed in enumerate(seeds) if seed % 2 == odd] for odd in range(2))
+    return [torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True) for rows in places]
 
 
 def middle_nearest(every: torch.Tensor, wanted: float) -> torch.Tensor:
