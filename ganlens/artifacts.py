@@ -275,8 +275,8 @@ def find_artifacts(
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
         if pictures:
-            G.level(edits[0])  # "mean" is known before anything is sent
-            found = [a["features"] for a in over(seed, 2 + draws, features_under, extractor, edits)]
+            levels = [edit.on(level=G.level(edit).tolist()) for edit in edits]  # "mean" in numbers, for who works
+            found = [a["features"] for a in over(seed, 2 + draws, features_under, extractor, levels)]
             found = np.concatenate(found, 1) if found else None
     enough = found is not None and found.shape[1] > known.shape[1]
     return Artifacts(

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
 
+import numpy as np
 import torch
 
 from ganlens.causal import unit_effects
@@ -146,11 +147,12 @@ def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
 
 def network_rows(net: ProgressiveGenerator, n: int, rounds: int, progress: bool) -> list[dict]:
     """Times of ``n`` images over those of the plain network: rewritten, in half precision, and behind its layers."""
-    plain, *others = (progressive(copy.deepcopy(net)) for _ in range(3))
-    for G, dtype in zip(others, (torch.float32, torch.bfloat16), strict=True):
-        rewrite(G, dtype)
-    rewritten = {"plain": plain, "rewritten": others[0], "rewritten, bfloat16": others[1]}
-    cases = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in rewritten.items()}
+    plain = progressive(copy.deepcopy(net))
+    generators = {"plain": plain}
+    for name, dtype in (("rewritten", torch.float32), ("rewritten, bfloat16", torch.bfloat16)):
+        G = progressive(copy.deepcopy(net))
+        generators |= {name: G} if rewrite(G, dtype) is not None else {}
+    cases = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in generators.items()}
     for layer in list(plain.layers)[3::3]:
         opened = plain.open(layer, range(n))
         cases[f"plain, behind {layer}"] = lambda _, opened=opened: opened.resume(opened.features)
@@ -266,10 +268,19 @@ def taking_turns(
         for size in (min(n, first), *[n] * rounds):
             for case, function in cases.items():
                 start = clock()
-                function(size)
+                result = function(size)
                 times[case].append(clock() - start)
+                if not is_complete(result):
+                    raise KeyboardInterrupt
                 done(1)
     return {case: seconds[1:] for case, seconds in times.items()}
+
+
+def is_complete(result) -> bool:
+    """Whether nobody interrupted what a case did."""
+    if isinstance(result, dict):
+        return all(map(is_complete, result.values()))
+    return not np.isnan(result).any() if isinstance(result, np.ndarray) else getattr(result, "complete", True)
 
 
 def ratios(times: Mapping[str, list[float]], n: int) -> list[dict]:

@@ -15,7 +15,7 @@ import numpy as np
 from ganlens.counting import BATCH, count_pixels, count_under, edited, middle_of, random_sets, resamples, samples
 from ganlens.dissection import Dissection, check_dissection
 from ganlens.given import images, sample, several, shown
-from ganlens.instrument import Edit, ablate, as_array, as_units
+from ganlens.instrument import Edit, ablate, as_array, as_units, insert
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, concept_index
 from ganlens.sharding import Arrays, check_executor, in_shards
@@ -355,9 +355,10 @@ def unit_effects(
         return effects
     check_executor(executor, shards)
     rows, seed = {units[row]: row for row in left}, sample(seed, D.seed + 2)
-    D.attached("generator").level(ablate(D.layer, list(rows), to=to))  # "mean" is known before anything is sent
+    level = D.attached("generator").level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
+    levels = dict(zip(rows, np.broadcast_to(level, len(rows)).tolist(), strict=True))
     with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
-        things = D, n, to, seed
+        things = D, n, levels, seed
         found = in_shards(effects_alone, things, list(rows), step, executor, shards, smallest=8, cost=n, what="units")
     for some, arrays in found:
         for unit, row in zip(some, arrays["effects"], strict=False):  # an interrupt leaves out the last ones
@@ -365,8 +366,8 @@ def unit_effects(
     return effects
 
 
-def effects_alone(D: Dissection, n: int, to: str, seed: int, units: Sequence[int], go_on) -> Arrays:
-    """Share of each concept's pixels (M, C) that each of M units removes alone; of those that were finished."""
+def effects_alone(D: Dissection, n: int, levels: Mapping[int, float], seed: int, units: Sequence[int], go_on) -> Arrays:
+    """Share of each concept's pixels (M, C) that each of M units removes at its level; of those that were finished."""
     batches, before, rows = [], 0, np.empty((0, len(D.concepts)))
     for seeds in samples(seed, n, BATCH):
         batches.append(D.attached("generator").open(D.layer, seeds))
@@ -375,7 +376,7 @@ def effects_alone(D: Dissection, n: int, to: str, seed: int, units: Sequence[int
     for unit in units:
         if not go_on():
             break
-        after, edit = 0, ablate(D.layer, [unit], to=to)
+        after, edit = 0, insert(D.layer, [unit], levels[unit])
         for opened in batches:
             after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
             go_on(len(opened.image))

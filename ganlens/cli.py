@@ -10,8 +10,8 @@ import inspect
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,7 +174,8 @@ def dissect(args) -> int:
     wanted = list(dict.fromkeys(args.layers))
     files = {layer: [per_layer(path, layer, wanted) for path in (args.output, args.csv)] for layer in wanted}
     with usage():
-        check_targets([path for pair in files.values() for path in pair if path], args.force)
+        sources = [args.checkpoint] if args.checkpoint else []
+        check_targets([path for pair in files.values() for path in pair if path], args.force, sources=sources)
 
     from ganlens import matching
     from ganlens.models import load_generator
@@ -186,13 +187,10 @@ def dissect(args) -> int:
         matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed, args.batch_size, 1)
     names = "n", "rule", "quantile", "seed", "batch_size", "within_category", "half", "checkpoint"
     options = {name: getattr(args, name) for name in names}
-    with interrupt_between_steps() as interrupted:  # also while saving: what was computed is not lost
-        with processes(args.workers) as executor:
-            found = matching.dissect(
-                generator, segmenter, wanted, progress=not args.quiet, executor=executor, **options
-            )
+    with interrupt_between_steps() as interrupted, processes(args.workers) as executor:
+        found = matching.dissect(generator, segmenter, wanted, progress=not args.quiet, executor=executor, **options)
         first = found[wanted[0]]
-        try:
+        try:  # still without being interrupted: what was computed is not lost
             for layer, (output, csv_file) in files.items() if first.complete or not args.checkpoint else ():
                 save(args, found[layer], output, csv_file)
         finally:
@@ -205,13 +203,24 @@ def dissect(args) -> int:
     return INTERRUPTED if interrupted() or not first.complete else 0
 
 
-def processes(count: int | None):
-    """A context with so many processes, which leave it to this one to be interrupted; with None if there are none."""
+@contextmanager
+def processes(count: int | None) -> Iterator:
+    """So many processes, which leave it to this one to be interrupted, and end with the context; or None."""
+    if count is None:
+        yield None
+        return
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
-    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), **ignore) if count else nullcontext()
+    executor = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in active_children():  # what they still do is not waited for
+            child.terminate()
 
 
 def per_layer(path: Path | None, layer: str, wanted: Sequence[str]) -> Path | None:

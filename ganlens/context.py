@@ -374,6 +374,7 @@ def context(
     with steps(progress, n, "context") as step:
         things, part = (D, edit, random, target, stride, batch), range(seed * MOST_IMAGES, seed * MOST_IMAGES + n)
         found = in_shards(tried_in, things, part, step, executor, shards)
+    found = leading(found, part[0])
     if not found:
         raise KeyboardInterrupt
     before, gained, change = (np.concatenate([arrays[name] for _, arrays in found]) for name in ARRAYS)
@@ -382,6 +383,15 @@ def context(
     if draws:
         settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}
     return Context(edit, D.concepts, target, D.shape[:2], D.shape[2:], **settings)
+
+
+def leading(found: list[tuple[Sequence[int], Arrays]], first: int) -> list[tuple[Sequence[int], Arrays]]:
+    """Those of some parts that follow upon one another from the first image on: an interrupt may leave gaps."""
+    for k, (some, _) in enumerate(found):
+        if some[0] != first:
+            return found[:k]
+        first = some[-1] + 1
+    return found
 
 
 def tried_in(

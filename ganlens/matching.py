@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def dissect(
 ) -> "Dissection | dict":
     """Find out what the units of a layer draw.
 
-    Every image is generated and segmented once, for all layers and rules together. The result does not depend on the
-    batch size, on interruptions or on how the work is shared out, not in a single bit. An interrupt returns what was
-    seen so far, marked as incomplete.
+    Every image is generated and segmented once, for all layers and rules together. The result does not depend on
+    interruptions or on how the work is shared out, not in a single bit; nor on the batch size, on a processor and with
+    the generators that ganlens knows, but other networks may round differently in other batches. An interrupt returns
+    what was seen so far, marked as incomplete.
 
     A unit that gives NaN or infinity in any image matches nothing, and is listed in ``broken``; no other unit is
     touched by that.
@@ -231,19 +233,25 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
     """Look at all images that the file does not know; False if interrupted before the end."""
     seeds = pass_.question.seeds
     state = file.load() if file else None
-    if state is not None:
-        try:
-            pass_.add(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
-    else:
-        pass_.half = pass_.question.half and keeps_concepts(pass_, progress)
-        if file:
-            file.save(pass_.state())  # now it turns out whether that can be done
-    known = pass_.seen
-    if known == len(seeds):
-        return True
-    with progress_bar(progress, len(seeds), "dissect") as done, interrupt_between_steps() as interrupted:
+    with interrupt_between_steps() as interrupted:
+        if state is not None:
+            try:
+                pass_.add(state)
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
+        else:
+            pass_.half = pass_.question.half and keeps_concepts(pass_, progress, interrupted)
+            if file:
+                file.save(pass_.state())  # now it turns out whether that can be done
+        if pass_.seen < len(seeds):
+            run_further(pass_, file, executor, shards, progress, interrupted)
+    return pass_.seen == len(seeds)
+
+
+def run_further(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted) -> None:
+    """Look at all images that were not looked at, until interrupted."""
+    seeds, known = pass_.question.seeds, pass_.seen
+    with progress_bar(progress, len(seeds), "dissect") as done:
         if known:
             done(known)
 
@@ -263,31 +271,51 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
             run_on(executor, pass_, shards, after, keep, interrupted)
         keep(pass_)
     pass_.settle()
-    return pass_.seen == len(seeds)
 
 
-def keeps_concepts(pass_: Pass, progress) -> bool:
-    """Whether half precision leaves the concept of every unit as it is, in the images of the pilot."""
-    question, trials = replace(pass_.question, n=len(pass_.question.pilot)), []
+def keeps_concepts(pass_: Pass, progress, interrupted: Callable[[], bool]) -> bool:
+    """Whether half precision leaves the concept of every unit as it is, in the images of the pilot; if not, a warning.
+
+    An interrupt is raised, as nothing was done yet.
+    """
+    question = replace(pass_.question, n=len(pass_.question.pilot))
     with progress_bar(progress is True, 2 * question.n, "check half precision") as done:
-        for half in (False, True):
+
+        def after(_, images: int) -> bool:
+            done(images)
+            return interrupted()
+
+        def tried(half: bool) -> dict[tuple[str, str], Dissection]:
             trial = Pass(pass_.generator, pass_.segmenter, question, pass_.batch, half)
-            trial.run(question.seeds, lambda _, images: done(images), lambda _: None)
+            if not trial.run(question.seeds, after, lambda _: None):
+                raise KeyboardInterrupt
             trial.settle()
-            trials.append(trial)
-    changed = []
-    for layer in question.layers:
-        pairs = ([found(trial, layer, rule, {}) for trial in trials] for rule in question.rules)
-        units = {unit for pair in pairs for unit in changed_units(*pair)}
-        changed += [f"{layer}: {first_of(sorted(units))}"] if units else []
-    if changed:
-        said = "; ".join(changed)
-        warnings.warn(f"half precision changes the concepts of units ({said}); going on in float32", stacklevel=4)
-    return not changed
+            pass_.batch = trial.batch
+            return {pair: found(trial, *pair, {}) for pair in product(question.layers, question.rules)}
+
+        full = tried(False)
+        try:
+            half = tried(True)
+        except Exception as error:  # whatever a network does that does not know this type of number
+            why = f"does not work ({type(error).__name__}: {error})"
+        else:
+            why = changes(full, half)
+    if why:
+        warnings.warn(f"half precision {why}; going on in float32", stacklevel=4)
+    return not why
+
+
+def changes(full: dict[tuple[str, str], Dissection], half: dict[tuple[str, str], Dissection]) -> str:
+    """Which units match other concepts in half precision, by layer, in words; "" where all is the same."""
+    units: dict[str, set[int]] = {}
+    for (layer, rule), D in full.items():
+        units.setdefault(layer, set()).update(changed_units(D, half[layer, rule]))
+    said = [f"{layer}: {first_of(sorted(some))}" for layer, some in units.items() if some]
+    return f"changes the concepts of units ({'; '.join(said)})" if said else ""
 
 
 def changed_units(before: Dissection, after: Dissection) -> list[int]:
-    """Units that match a concept in one of two dissections, and another one or none in the other."""
+    """Units that match a concept in one of two dissections and are nearest to another one, or broken, in the other."""
     pairs = zip(before.labels, after.labels, strict=True)
     other = [a.unit for a, b in pairs if a.concept != b.concept and (a.interpretable or b.interpretable)]
     return other + list({*before.broken} ^ {*after.broken})

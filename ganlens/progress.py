@@ -10,12 +10,16 @@ from contextlib import contextmanager
 def progress_bar(
     progress: bool | Callable[[int, int], None], total: int, name: str, unit: str = "img"
 ) -> Iterator[Callable[[int], None]]:
-    """A function to be told of each step's images: a bar, the caller's function, or nothing."""
+    """A function to be told of each step's images, which returns nothing: a bar, the caller's function, or neither."""
     if progress is True:
         from tqdm.auto import tqdm
 
         with tqdm(total=total, desc=name, unit=unit) as bar:
-            yield bar.update
+
+            def move(images: int) -> None:
+                bar.update(images)
+
+            yield move
     elif callable(progress):
         done = 0
 

@@ -203,7 +203,8 @@ def gather(
     stop = False
     try:
         for task in tasks:
-            waiting[submitted(executor, task)] = task
+            if not interrupted():
+                waiting[submitted(executor, task)] = task
         while waiting and not stop:
             finished = [future for future in waiting if future.done()]  # jobs of Slurm can be asked, not waited for
             if not finished:

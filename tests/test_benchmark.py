@@ -1,7 +1,9 @@
 """The benchmark runs, and its numbers mean what they say."""
 
+import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,3 +72,12 @@ def test_most_memory_counts_what_was_given_back():
     size = before + 10**8
     assert len(b"x" * size) == size
     assert size < benchmark.most_memory() < size + before + 10**7
+
+
+def test_an_interrupt_ends_it(D):
+    """A case that was cut short would look fast."""
+    cut = dataclasses.replace(D, complete=False)
+    for result in (cut, {"layer4": {"iou": cut}}, np.array([[0.5], [np.nan]])):
+        with pytest.raises(KeyboardInterrupt):
+            taking_turns({"a": lambda n, result=result: result}, 1, 1, False)
+    assert taking_turns({"a": lambda n: D, "b": lambda n: {"c": D}, "c": lambda n: None}, 1, 1, False)

@@ -315,6 +315,11 @@ class TestDissect:
         whole = matching.dissect(load_generator(), load_segmenter(), "layer1", n=1024, progress=False)
         assert Dissection.load(tmp_path / "a.npz").to_json() == whole.to_json()
 
+    def test_checkpoint_is_no_result(self, ganlens, tmp_path, no_work):
+        status, _, err = ganlens("dissect", "layer1", "-o", tmp_path / "a.npz", "--checkpoint", tmp_path / "a.npz")
+        assert status == 2
+        assert "given twice" in err
+
     def test_foreign_checkpoint(self, ganlens, tmp_path):
         (tmp_path / "a.npz").write_text("something else")
         status, out, err = ganlens("dissect", "layer1", "-n", N, "--checkpoint", tmp_path / "a.npz")

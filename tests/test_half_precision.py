@@ -1,6 +1,8 @@
 """Half precision is taken where it changes no concept, and left where it does."""
 
 import multiprocessing
+import signal
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 
@@ -102,6 +104,40 @@ class TestLeft:
         G, S = pair(detail=0.5, breaks=True)
         with pytest.warns(UserWarning, match=r"concepts of units \(layer: 0, 1\)"):
             assert_same(ask(G, S), ask(G, S, half=False))
+
+    def test_where_the_networks_know_no_such_numbers(self):
+        """Here the segmenter, which goes through numpy."""
+        G, _ = pair(detail=0.5)
+        S = gl.Segmenter.wrap(lambda x: halves(torch.from_numpy((x @ x.mT).numpy())), ["upper", "lower"], "by numpy")
+        with pytest.warns(UserWarning, match=r"does not work \(TypeError: .*BFloat16\); going on in float32"):
+            assert_same(ask(G, S), ask(G, S, half=False))
+
+    def test_all_of_the_first_images_are_looked_at(self):
+        """With a bar, too, and however slow it is."""
+        G, _ = pair(detail=0.5)
+        slow = gl.Segmenter.wrap(lambda x: time.sleep(0.11) or halves(x), ["upper", "lower"])
+        G.net.layer.calls = 0
+        assert ask(G, slow, progress=True).n == 80
+        assert G.net.layer.calls == 8 + 8 + 10
+
+
+class TestInterrupt:
+    @pytest.mark.parametrize("call", [2, 9])
+    def test_during_the_check(self, call, tmp_path):
+        """Nothing was done yet, so that there is nothing to return."""
+        G, _ = pair(detail=0.5)
+        calls = []
+
+        def press(x):
+            calls.append(1)
+            if len(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            return halves(x)
+
+        with pytest.raises(KeyboardInterrupt):
+            ask(G, gl.Segmenter.wrap(press, ["upper", "lower"]), checkpoint=tmp_path / "c.npz")
+        assert len(calls) == call
+        assert not (tmp_path / "c.npz").exists()
 
 
 class TestCheckpoint:

@@ -240,7 +240,7 @@ class TestSettings:
         assert (G.generate(range(9), labels=(labels + 1) % 3) - every).abs().amax((1, 2, 3)).min() > 0.01
 
     @pytest.mark.parametrize(
-        "labels", [[0, 1], [0, 1, 3], [0, -1, 1], [0.0, 1.0, 2.0], [True, False, True], [[0, 1, 2]]]
+        "labels", [[0, 1], [0, 1, 2, 0], [0, 1, 3], [0, -1, 1], [0.0, 1.0, 2.0], [True, False, True], [[0, 1, 2]]]
     )
     def test_labels_that_do_not_fit(self, G, labels):
         for call in (

@@ -3,7 +3,7 @@
 import dataclasses
 import multiprocessing
 import signal
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,22 @@ def small_search(D, executor):
     return gl.find_artifacts(D, reference, "activation", **options)
 
 
+class Skipping(Executor):
+    """Does all tasks but one at once, and asks for the end of it all."""
+
+    def __init__(self, skipped: int):
+        self.skipped, self.count = skipped, 0
+
+    def submit(self, function, *args):
+        future = Future()
+        if self.count != self.skipped:
+            future.set_result(function(*args))
+        self.count += 1
+        if self.count == 4:
+            signal.raise_signal(signal.SIGINT)
+        return future
+
+
 class TestInterrupt:
     @pytest.fixture
     def slowly(self):
@@ -156,6 +172,15 @@ class TestInterrupt:
         whole = context(planted)
         np.testing.assert_array_equal(found.gained, whole.gained[:2])
         np.testing.assert_array_equal(found.random_gained, whole.random_gained[:2])
+
+    def test_gaps(self, planted):
+        """Images that follow upon a missing one are left out, so that image i stays image i of the sample."""
+        assert context(planted, executor=Skipping(1), shards=4).n == 2
+        with pytest.raises(KeyboardInterrupt):
+            context(planted, executor=Skipping(0), shards=4)
+        found, whole = effects(planted, executor=Skipping(1), shards=4), effects(planted)
+        assert np.isnan(found).all(1).tolist() == [False] * 2 + [True] * 2 + [False] * 5
+        np.testing.assert_array_equal(found[[0, 1, 4, 8]], whole[[0, 1, 4, 8]])
 
     def test_effects(self, planted, slowly):
         """What is left has nan, and the same call goes on from there, here or elsewhere."""

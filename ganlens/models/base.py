@@ -182,9 +182,11 @@ class Generator(Choices):
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Images (N, 3, Y, X) in [-1, 1] of latents (N, Z); gradients flow where the caller wants them."""
         z, labels = as_latents(z), as_labels(labels)
+        given = z, labels
+        if labels is None or len(labels) == len(z):  # else they are refused
+            given = grown(z), None if labels is None else grown(labels)
         with self._lock:
-            arguments = self._arguments(grown(z), None if labels is None else grown(labels))
-            return self._image(self.net(*arguments))[: len(z)]
+            return self._image(self.net(*self._arguments(*given)))[: len(z)]
 
     def generate(
         self,

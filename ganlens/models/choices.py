@@ -76,8 +76,8 @@ class Choices:
         return other
 
     def __getstate__(self) -> dict:
-        """Without the lock and what belongs to these very modules, for a copy that is sent elsewhere."""
-        return vars(self) | {"_lock": None, "_closed": {}}
+        """Without the lock and what is known, for a copy that is sent elsewhere."""
+        return vars(self) | {"_lock": None, "_levels": {}, "_closed": {}, "_whole": {}}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
