@@ -67,11 +67,12 @@ def measure(name: str, n: int | None = None, rounds: int = 3, progress: bool = T
 
 
 def dissection(n: int, rounds: int, progress: bool) -> list[dict]:
-    """One layer, all rules and all layers of the embedded generator, over one pass of each network over the images."""
+    """One layer, all rules, all layers, and half precision, over one pass of both embedded networks over the images."""
     G, S = load_generator(), load_segmenter()
     cases = bare_and_one_layer(G, S, "layer4") | {
         "layer4, all rules": lambda n: dissect(G, S, "layer4", n=n, rule=["quantile", "iqr", "iou"], progress=False),
         f"all {len(G.layers)} layers": lambda n: dissect(G, S, list(G.layers), n=n, progress=False),
+        "layer4, half precision": lambda n: dissect(G, S, "layer4", n=n, half=True, progress=False),
     }
     return ratios(taking_turns(cases, n, rounds, progress), n)
 

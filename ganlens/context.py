@@ -20,13 +20,12 @@ from ganlens.given import MOST_IMAGES, images, of_kind, sample, whole
 from ganlens.instrument import Edit
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, as_concept
-from ganlens.sharding import Arrays, check_executor, in_shards
-from ganlens.trials import check_numbers, insertions, on_all_cells, trials
+from ganlens.sharding import check_executor, in_shards, leading
+from ganlens.trials import ARRAYS, check_numbers, insertions, on_all_cells, trials, tried_in
 
 FORMAT = 1
 NOTHING = Concept("nothing", "")
 HEADER = ("concepts", "target", "grid", "size", "stride", "seed", "complete", "origin")
-ARRAYS = ("before", "gained", "change")
 GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_high")
 
 
@@ -383,28 +382,6 @@ def context(
     if draws:
         settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}
     return Context(edit, D.concepts, target, D.shape[:2], D.shape[2:], **settings)
-
-
-def leading(found: list[tuple[Sequence[int], Arrays]], first: int) -> list[tuple[Sequence[int], Arrays]]:
-    """Those of some parts that follow upon one another from the first image on: an interrupt may leave gaps."""
-    for k, (some, _) in enumerate(found):
-        if some[0] != first:
-            return found[:k]
-        first = some[-1] + 1
-    return found
-
-
-def tried_in(
-    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: range, go_on
-) -> Arrays:
-    """What `trials` finds in images, one after the other, under an edit and, in turns, under one of the random ones."""
-    parts = []
-    for seed in seeds:
-        edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
-        parts.append(trials(D, edits, target, stride, seed, batch))
-        if not go_on(1):
-            break
-    return dict(zip(ARRAYS, map(np.stack, zip(*parts, strict=True)), strict=True))
 
 
 def where(

@@ -178,6 +178,15 @@ def in_shards(
     return [found[some[0]] for some in parts if some[0] in found]
 
 
+def leading(found: list[tuple[Sequence[int], Arrays]], first: int) -> list[tuple[Sequence[int], Arrays]]:
+    """Those of some parts that follow upon one another from the first image on: an interrupt may leave gaps."""
+    for k, (some, _) in enumerate(found):
+        if some[0] != first:
+            return found[:k]
+        first = some[-1] + 1
+    return found
+
+
 # ---- sending and taking in
 
 

@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from ganlens.causal import units_or_best
 from ganlens.counting import check_draws, labels_of, pixels_below, random_sets, tally
 from ganlens.dissection import Dissection, check_dissection
-from ganlens.given import shown
+from ganlens.given import MOST_IMAGES, shown
 from ganlens.insertion import presence_levels
 from ganlens.instrument import Edit, insert, quantile_of
 from ganlens.models.base import grown
 from ganlens.models.steady import GRANULE
 from ganlens.segmenters.base import Concept, concept_index
+from ganlens.sharding import Arrays
 
+ARRAYS = ("before", "gained", "change")  # what is found in images
 REACH = 1  # cells on each side of the edited one that count as near it
 
 
@@ -78,6 +80,19 @@ def trials(
     shape = len(edits), len(rows), len(columns)
     before = most_frequent(labels[0], len(D.concepts), grid)[:, rows][:, :, columns]
     return np.moveaxis(before, 0, -1), gained.reshape(shape), change.reshape(*shape, -1)
+
+
+def tried_in(
+    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: range, go_on
+) -> Arrays:
+    """What `trials` finds in images, one after the other, under an edit and, in turns, under one of the random ones."""
+    parts = []
+    for seed in seeds:
+        edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
+        parts.append(trials(D, edits, target, stride, seed, batch))
+        if not go_on(1):
+            break
+    return dict(zip(ARRAYS, map(np.stack, zip(*parts, strict=True)), strict=True))
 
 
 def in_granules(count: int, batch: int) -> Iterator[np.ndarray]:

@@ -33,7 +33,8 @@ def test_dissection(threads):
     threads(2)
     alone, *others = measure("dissection", 24, 1, progress=False)
     assert (alone["case"], alone["ratio"]) == ("networks alone", 1)
-    assert [row["case"] for row in others] == ["layer4", "layer4, all rules", "all 9 layers"]
+    cases = ["layer4", "layer4, all rules", "all 9 layers", "layer4, half precision"]
+    assert [row["case"] for row in others] == cases
     for row in others:
         assert row["ratio"] == pytest.approx(row["ms_per_image"] / alone["ms_per_image"])
     assert torch.get_num_threads() == 2
