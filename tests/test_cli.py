@@ -290,29 +290,29 @@ class TestDissect:
 
     def test_workers_and_checkpoint(self, tmp_path):
         """Ctrl-C reaches all processes of a terminal; the same command goes on, to what one process finds."""
-        run = "dissect", "layer1", "-n", 1024, "--checkpoint", tmp_path / "run.npz", "-o", tmp_path / "a.npz"
+        run = "dissect", "layer1", "-n", 512, "--checkpoint", tmp_path / "run.npz", "-o", tmp_path / "a.npz"
         process = start(*run, "--workers", 2, start_new_session=True)
         watchdog = threading.Timer(240, process.kill)
         watchdog.start()
         told = b""
-        while not re.search(rb"\| [1-9]\d{2,3}/1024", told) and (some := os.read(process.stderr.fileno(), 4096)):
+        while not re.search(rb"\| [1-9]\d{2}/512", told) and (some := os.read(process.stderr.fileno(), 4096)):
             told += some
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate()
         assert process.returncode == 130, told + err
         seen = re.search(
-            r"interrupted after (\d+) of 1024 images; the same command goes on, with .*run.npz", err.decode()
+            r"interrupted after (\d+) of 512 images; the same command goes on, with .*run.npz", err.decode()
         )
-        assert 64 < int(seen[1]) < 1024
+        assert 64 < int(seen[1]) < 512
         assert b"Traceback" not in told + err
         assert not (tmp_path / "a.npz").exists()
         process = start(*run)
         _, err = process.communicate()
         watchdog.cancel()
         assert process.returncode == 0
-        begun = re.search(r"\| ([1-9]\d*)/1024", err.decode())
+        begun = re.search(r"\| ([1-9]\d*)/512", err.decode())
         assert int(begun[1]) >= int(seen[1])
-        whole = matching.dissect(load_generator(), load_segmenter(), "layer1", n=1024, progress=False)
+        whole = matching.dissect(load_generator(), load_segmenter(), "layer1", n=512, progress=False)
         assert Dissection.load(tmp_path / "a.npz").to_json() == whole.to_json()
 
     def test_checkpoint_is_no_result(self, ganlens, tmp_path, no_work):
