@@ -6,20 +6,18 @@
 >>> images = G.generate(seeds=range(4), edits=[gl.ablate("layer4", D.units("tree"))])
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "models.classifier",
-    "Comparison": "comparison",
+    "Comparison": "comparisons.side_by_side",
     "ComparisonView": "widgets.comparison",
     "Concept": "segmenters.base",
-    "Context": "context",
-    "Dissection": "dissection",
-    "Edit": "instrument",
+    "Context": "effects.context",
+    "Dissection": "dissection.result",
+    "Edit": "models.editing",
     "Explorer": "widgets.explorer",
     "Generator": "models.base",
     "Recipe": "recipe",
@@ -27,32 +25,32 @@ _HOMES = {
     "UnitGallery": "widgets.gallery",
     "IoUHeatmap": "widgets.heatmap",
     "InterventionCanvas": "widgets.canvas",
-    "ablate": "instrument",
-    "ablation_effect": "causal",
-    "average_causal_effect": "insertion",
-    "class_accuracy": "accuracy",
-    "compare": "comparison",
-    "compare_rankings": "rankings",
-    "context": "context",
-    "dissect": "matching",
-    "find_artifacts": "artifacts",
-    "important_units": "importance",
-    "insert": "instrument",
-    "insertion_effect": "insertion",
+    "ablate": "models.editing",
+    "ablation_effect": "effects.ablation",
+    "average_causal_effect": "effects.insertion",
+    "class_accuracy": "effects.accuracy",
+    "compare": "comparisons.side_by_side",
+    "compare_rankings": "effects.rankings",
+    "context": "effects.context",
+    "dissect": "dissection.dissect",
+    "find_artifacts": "effects.artifacts",
+    "important_units": "effects.importance",
+    "insert": "models.editing",
+    "insertion_effect": "effects.insertion",
     "list_models": "models",
     "load_generator": "models",
     "load_segmenter": "segmenters",
-    "match_and_cause": "rankings",
-    "match_units": "correspondence",
-    "minimal_units": "selection",
-    "optimize_units": "optimization",
+    "match_and_cause": "effects.rankings",
+    "match_units": "comparisons.unit_matches",
+    "minimal_units": "effects.minimal_units",
+    "optimize_units": "effects.optimization",
     "plots": "plots",
     "replay": "recipe",
-    "report": "report",
-    "segmentation_distance": "areas",
-    "unit_effects": "causal",
-    "unit_gradients": "rankings",
-    "where": "context",
+    "report": "pages.report",
+    "segmentation_distance": "comparisons.segmentation_distance",
+    "unit_effects": "effects.ablation",
+    "unit_gradients": "effects.rankings",
+    "where": "effects.context",
 }
 
 __all__ = sorted(_HOMES)
@@ -69,14 +67,3 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-class _Package(ModuleType):
-    """A package in which `context` and `report` are functions: Python would bind these names to their modules."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in ("context", "report") and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -16,17 +16,17 @@ from statistics import median
 import numpy as np
 import torch
 
-from ganlens.causal import unit_effects
-from ganlens.context import context
-from ganlens.counting import BATCH
-from ganlens.dissection import Dissection
-from ganlens.matching import dissect
-from ganlens.memory import steady_batch
+from ganlens.dissection.dissect import dissect
+from ganlens.dissection.result import Dissection
+from ganlens.effects.ablation import unit_effects
+from ganlens.effects.context import context
+from ganlens.effects.counting import BATCH
+from ganlens.effects.optimization import EVERY, optimize_units
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
-from ganlens.models.progan import ProgressiveGenerator
-from ganlens.models.rewriting import rewrite
-from ganlens.optimization import EVERY, optimize_units
+from ganlens.models.batch_size import steady_batch
+from ganlens.models.families.progan import ProgressiveGenerator
+from ganlens.models.families.rewriting import rewrite
 from ganlens.progress import progress_bar
 from ganlens.segmenters import load_segmenter
 from ganlens.segmenters.base import Concept, Segmenter

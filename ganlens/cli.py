@@ -84,7 +84,7 @@ def page_file(text: str) -> Path:
 
 
 PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-RULES = ("quantile", "iqr", "iou")  # those of ganlens.matching, which takes too long to import for --help
+RULES = ("quantile", "iqr", "iou")  # those of ganlens.dissection.dissect, which takes too long to import for --help
 HOW_RULES = (
     "how the level is set above which a unit is on: 'quantile' lets it be on at a fixed share of all pixels; 'iqr' and "
     "'iou' choose for every concept the level of best agreement on half of the images and score it on the other half"
@@ -177,7 +177,7 @@ def dissect(args) -> int:
         sources = [args.checkpoint] if args.checkpoint else []
         check_targets([path for pair in files.values() for path in pair if path], args.force, sources=sources)
 
-    from ganlens import matching
+    from ganlens.dissection import dissect as matching
     from ganlens.models import load_generator
     from ganlens.segmenters import load_segmenter
 
@@ -259,7 +259,7 @@ def show(args) -> None:
     Without --concept: the units that draw a concept, the best of every concept
     first. With --concept: all units, ranked by their IoU with that concept.
     """
-    from ganlens.dissection import Dissection
+    from ganlens.dissection.result import Dissection
 
     found = Dissection.load(args.file)
     with usage():
@@ -322,9 +322,9 @@ def report(args) -> None:
     the images that activate them most. Its table is written beside it as CSV and
     JSON.
     """
-    from ganlens.dissection import Dissection
-    from ganlens.report import files_of
-    from ganlens.report import report as write_report
+    from ganlens.dissection.result import Dissection
+    from ganlens.pages.report import files_of
+    from ganlens.pages.report import report as write_report
 
     found = {file: Dissection.load(file) for file in args.files}
     layers, stems = {D.layer: D for D in found.values()}, {file.stem: D for file, D in found.items()}

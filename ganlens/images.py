@@ -8,9 +8,13 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 OUTLINE = (255, 212, 59)
 CALM = np.frombuffer(  # after P. Tol's light and muted schemes
@@ -32,6 +36,13 @@ def to_uint8(x) -> np.ndarray:
     if x.shape[1] != 3:
         return palette(x.shape[1])[x.argmax(1)]
     return np.moveaxis(np.clip(x * 127.5 + 128, 0, 255).astype(np.uint8), 1, -1)
+
+
+def from_uint8(pictures: np.ndarray) -> "torch.Tensor":
+    """Turn pictures (N, Y, X, 3), uint8, into images (N, 3, Y, X) in [-1, 1]."""
+    import torch  # whoever only shows pictures does not wait for it
+
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, 3, 1))).float() / 127.5 - 1
 
 
 def as_pictures(x) -> np.ndarray:

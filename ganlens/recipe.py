@@ -10,12 +10,12 @@ from threading import Lock
 import numpy as np
 import torch
 
+from ganlens.arguments import check_kind
 from ganlens.files import write_atomically
-from ganlens.given import of_kind
 from ganlens.images import to_uint8
-from ganlens.instrument import Edit, as_edits, hooked
 from ganlens.models import load_generator
 from ganlens.models.base import Generator, OpenedGenerator, as_seeds
+from ganlens.models.editing import Edit, as_edits, hooked
 
 FORMAT = 1
 KEPT = 4  # opened layers that a renderer keeps
@@ -64,14 +64,14 @@ class Recipe:
     @classmethod
     def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
         """The recipe of a generator's image; ValueError if an edit does not fit."""
-        of_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
+        check_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
         recipe = cls(G.name, G.fingerprint, seed, edits, G.chosen)
         check_edits(G, recipe.edits)
         return recipe
 
     def check(self, G: Generator) -> None:
         """ValueError if the recipe is another generator's, or an edit or a setting does not fit."""
-        of_kind("generator", G, Generator, "the one that the recipe was made with")
+        check_kind("generator", G, Generator, "the one that the recipe was made with")
         fingerprint = G.fingerprint
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -261,4 +261,4 @@ def as_recipe(recipe: Recipe | str | Path) -> Recipe:
         return recipe
     if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
         return Recipe.from_json(recipe)
-    return Recipe.load(of_kind("recipe", recipe, str | Path, "a Recipe, its JSON, or the path of its file"))
+    return Recipe.load(check_kind("recipe", recipe, str | Path, "a Recipe, its JSON, or the path of its file"))

@@ -13,33 +13,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "ganlens").rglob("*.py"))
 
-# A module imports only from lower ranks, or from its own folder.
-RANKS = {
-    room: rank
-    for rank, rooms in enumerate(
-        [
-            "images names given files progress terminal _compiled",
-            "instrument statistics content",
-            "models segmenters",
-            "archive ranked memory tallies checkpointing",
-            "sharding",
-            "dissection recipe passes",
-            "matching counting distances comparison correspondence",
-            "causal areas accuracy",
-            "insertion rankings importance",
-            "optimization selection trials",
-            "scenes context",
-            "references",
-            "artifacts",
-            "plots",
-            "report widgets",
-            "benchmark",
-            "cli",
-            "__init__ __main__",
-        ]
-    )
-    for room in rooms.split()
-}
+# A room is a folder or a flat module; it imports only from rooms of lines above its own, or from itself.
+ROOMS = """
+arguments images files progress intervals terminal _compiled
+scenes statistics
+segmenters
+models
+dissection recipe
+comparisons
+effects
+plots
+widgets embedded pages
+benchmark
+cli
+__init__ __main__
+"""
+FLOORS = {room: floor for floor, rooms in enumerate(ROOMS.strip().splitlines()) for room in rooms.split()}
 
 HOMES = {
     "matplotlib": {"plots"},
@@ -79,7 +68,7 @@ def imports(path: Path) -> Iterator[str]:
 def room_of_import(name: str) -> str:
     """Name the room behind a dotted import from ganlens; what is no module is taken from `__init__`."""
     first = name.split(".")[1:2]
-    return first[0] if first and first[0] in RANKS else "__init__"
+    return first[0] if first and first[0] in FLOORS else "__init__"
 
 
 def test_relative_imports_are_resolved(tmp_path, monkeypatch):
@@ -99,10 +88,10 @@ def test_every_folder_is_a_package():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 class TestModule:
-    def test_has_a_rank(self, path):
-        assert room(path) in RANKS, f"give {room(path)!r} a place in RANKS"
+    def test_has_a_floor(self, path):
+        assert room(path) in FLOORS, f"give {room(path)!r} a place in ROOMS"
 
-    def test_imports_from_lower_ranks(self, path):
+    def test_imports_from_lower_floors(self, path):
         own = room(path)
         upward = [
             name
@@ -110,7 +99,7 @@ class TestModule:
             if name.split(".")[0] == "ganlens"
             and name != "ganlens.__version__"
             and room_of_import(name) != own
-            and RANKS[room_of_import(name)] >= RANKS[own]
+            and FLOORS[room_of_import(name)] >= FLOORS[own]
         ]
         assert upward == []
 

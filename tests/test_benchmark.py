@@ -9,7 +9,7 @@ import torch
 
 from ganlens import benchmark, cli
 from ganlens.benchmark import MEASURES, causal_rows, measure, network_rows, ratios, taking_turns
-from ganlens.models.progan import ProgressiveGenerator
+from ganlens.models.families.progan import ProgressiveGenerator
 
 
 def test_the_command_knows_all_measures():

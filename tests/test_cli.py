@@ -21,7 +21,8 @@ from PIL import Image
 from torch import nn
 
 import ganlens as gl
-from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli, matching
+from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli
+from ganlens.dissection import dissect as matching
 from ganlens.models import list_models, load_generator
 from ganlens.segmenters import SEGMENTERS, load_segmenter
 
@@ -261,7 +262,7 @@ class TestDissect:
         def fail(path, content):
             raise OSError(28, f"{path} was not written: No space left on device; nothing was changed")
 
-        monkeypatch.setattr("ganlens.dissection.write_atomically", fail)
+        monkeypatch.setattr("ganlens.dissection.result.write_atomically", fail)
         status, out, err = ganlens("dissect", "layer4", "-n", N, "-o", tmp_path / "a.npz", "--quiet")
         assert (status, out) == (1, repr(dissection) + "\n")
         assert err.startswith("ganlens dissect: error: ")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from planted import COLORS, Wiring, channels
 
 import ganlens as gl
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
 from ganlens.recipe import Recipe
 
 matplotlib.use("agg")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ganlens as gl
-from ganlens.passes import Pass, Question
+from ganlens.dissection.passes import Pass, Question
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RULES = ["quantile", "iqr", "iou"]

@@ -7,15 +7,15 @@ import numpy as np
 import planted
 import pytest
 
-from ganlens.causal import ablation_effect, unit_effects
-from ganlens.context import context, where
-from ganlens.insertion import average_causal_effect, insertion_effect
-from ganlens.matching import dissect
+from ganlens.dissection.dissect import dissect
+from ganlens.effects.ablation import ablation_effect, unit_effects
+from ganlens.effects.context import context, where
+from ganlens.effects.insertion import average_causal_effect, insertion_effect
+from ganlens.effects.minimal_units import minimal_units
+from ganlens.effects.optimization import optimize_units
+from ganlens.effects.rankings import compare_rankings, unit_gradients
 from ganlens.models.base import Generator
-from ganlens.optimization import optimize_units
-from ganlens.rankings import compare_rankings, unit_gradients
 from ganlens.segmenters.base import Segmenter
-from ganlens.selection import minimal_units
 
 
 class Bell:

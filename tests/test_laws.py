@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ganlens
+from ganlens.dissection.layer_statistics import NonFinite
 from ganlens.statistics import Areas, JointCounts, Levels, Scale, Statistic, TopImages
-from ganlens.tallies import NonFinite
 
 UNITS, COLUMNS, PARTS = 4, 3, 5
 

@@ -6,10 +6,9 @@
 import re
 from pathlib import Path
 
-from ganlens.given import of_kind
+from ganlens.arguments import check_kind, close_match
 from ganlens.models.base import Generator
-from ganlens.models.weights import MODELS, Models, locate, locate_url
-from ganlens.names import close_match
+from ganlens.models.files.published import MODELS, Models, locate, locate_url
 
 
 def load_generator(
@@ -46,12 +45,12 @@ def load_generator(
     ------
     ValueError
         There is no model of that name (the message gives close matches), the file is damaged, fits no known format,
-        asks for code or is another one than expected (`ganlens.models.checkpoints.CheckpointError`), or the network
+        asks for code or is another one than expected (`ganlens.models.files.reading.CheckpointError`), or the network
         has no truncation or classes.
     FileNotFoundError
         There is no such file.
     OSError
-        A file cannot be downloaded or stored (`ganlens.models.download.DownloadError`); the message says what to
+        A file cannot be downloaded or stored (`ganlens.models.files.download.DownloadError`); the message says what to
         fetch by hand, and where to put it.
 
     Examples
@@ -59,14 +58,14 @@ def load_generator(
     >>> load_generator("scenes")
     <Generator scenes: latent 128, 9 layers, images 64x64>
     """
-    of_kind("generator", name, str | Path, "a name that list_models() gives, a path or an address")
+    check_kind("generator", name, str | Path, "a name that list_models() gives, a path or an address")
     if name == "scenes":
-        from ganlens.models.scenes import load
+        from ganlens.models.families.scenes import load
 
         if truncation is not None or label is not None:
             raise ValueError("scenes has neither truncation nor classes; leave truncation and label away")
         return load()
-    from ganlens.models.loading import from_file
+    from ganlens.models.files.loading import from_file
 
     if not (isinstance(fast, bool) or (isinstance(fast, str) and fast == "bfloat16")):
         raise ValueError(f"fast={fast!r}: expected True, False or 'bfloat16'")

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlens.given import of_kind, several, whole
+from ganlens.arguments import as_list, check_integer, check_kind, close_match
 from ganlens.images import html_table
-from ganlens.instrument import Edit, as_edits, hooked, quantile_of, stoppable
-from ganlens.models.choices import Choices
+from ganlens.models.editing import Edit, as_edits, hooked, quantile_of, stoppable
+from ganlens.models.generator_settings import Choices
 from ganlens.models.latents import LAWS, as_labels, as_latents, as_seeds, drawn, grown
 from ganlens.models.layers import discover
 from ganlens.models.opened import OpenedGenerator, can_resume
-from ganlens.names import close_match
 from ganlens.statistics import Levels, Scale
 
 LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels are
@@ -213,7 +212,7 @@ class Generator(Choices):
         >>> G.generate(seeds=range(2), edits=[gl.ablate("layer4", [0])]).shape
         torch.Size([2, 3, 64, 64])
         """
-        seeds, labels, batch_size = as_seeds(seeds), as_labels(labels), whole("batch_size", batch_size)
+        seeds, labels, batch_size = as_seeds(seeds), as_labels(labels), check_integer("batch_size", batch_size)
         functions = self._editing(edits)
         parts = []
         with torch.inference_mode(), self._lock, hooked(self.net, functions):
@@ -227,7 +226,7 @@ class Generator(Choices):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Images (N, 3, Y, X) of latents and, from the same pass, the features (N, U, H, W) of each named layer."""
         features: dict[str, torch.Tensor] = {}
-        layers = several("layers", layers, "names of layers")
+        layers = as_list("layers", layers, "names of layers")
         for layer in layers:
             self.check_layer(layer)
 
@@ -322,7 +321,7 @@ class Generator(Choices):
 
     def check_edit(self, edit: Edit) -> None:
         """ValueError if the edit does not fit this generator."""
-        of_kind("edit", edit, Edit, "one of ganlens.ablate or insert")
+        check_kind("edit", edit, Edit, "one of ganlens.ablate or insert")
         units, height, width = self.check_layer(edit.layer)
         if max(edit.units) >= units:
             raise ValueError(f"unit {max(edit.units)} is out of range: {edit.layer} has units 0 … {units - 1}")
@@ -332,7 +331,7 @@ class Generator(Choices):
 
     def _check_features(self, layer: str, features: torch.Tensor) -> None:
         expected = self.check_layer(layer)
-        of_kind("features", features, torch.Tensor, f"a tensor (N, {', '.join(map(str, expected))})")
+        check_kind("features", features, torch.Tensor, f"a tensor (N, {', '.join(map(str, expected))})")
         if features.ndim != 4 or tuple(features.shape[1:]) != expected:
             raise ValueError(
                 f"features of shape {tuple(features.shape)}: {layer} has (N, {', '.join(map(str, expected))})"

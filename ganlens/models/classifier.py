@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlens.given import several
-from ganlens.instrument import Edit, hooked
+from ganlens.arguments import as_list, close_match
 from ganlens.models.base import Generator
+from ganlens.models.editing import Edit, hooked
 from ganlens.models.latents import as_seeds, grown
 from ganlens.models.opened import OpenedGenerator
 from ganlens.models.photographs import Folder, Held
 from ganlens.models.wrapping import tensors_in
-from ganlens.names import close_match
 
 
 def as_they_are(x: torch.Tensor) -> torch.Tensor:
@@ -148,7 +147,7 @@ class Classifier(Generator):
         if isinstance(inputs, str) and inputs not in INPUTS:
             raise ValueError(close_match("inputs", inputs, list(INPUTS), "Classifier.wrap"))
         if classes is not None:
-            classes = several("classes", classes, "different names, one for each score")
+            classes = as_list("classes", classes, "different names, one for each score")
         if classes is not None and len({*map(str, classes)}) < len(classes):
             raise ValueError(f"classes={classes!r}: expected different names, one for each score")
         if isinstance(images, str | Path):

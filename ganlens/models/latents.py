@@ -6,7 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from ganlens.given import shown
+from ganlens.arguments import short_repr
 
 LAWS = {
     "normal": lambda random, z_dim: random.standard_normal(z_dim),
@@ -23,7 +23,7 @@ def as_seeds(seeds: Iterable[int] | int) -> list[int]:
     except (TypeError, RuntimeError):  # tensors of numbers that numpy does not know
         array = np.empty(0)
     if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"seeds {shown(seeds)}: expected whole numbers, at least one, for example range(8)")
+        raise ValueError(f"seeds {short_repr(seeds)}: expected whole numbers, at least one, for example range(8)")
     if array.min() < 0 or array.max() >= 2**32:
         raise ValueError(f"seed {array.min() if array.min() < 0 else array.max()} is outside 0 … 2^32 - 1")
     return array.tolist()
@@ -108,5 +108,5 @@ def as_labels(labels) -> torch.Tensor | None:
     except (TypeError, ValueError, RuntimeError):
         found = torch.empty(())
     if not found.ndim:
-        raise ValueError(f"labels: {shown(labels)} given; expected one class for each image, (N,), or weights")
+        raise ValueError(f"labels: {short_repr(labels)} given; expected one class for each image, (N,), or weights")
     return found

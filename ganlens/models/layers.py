@@ -7,9 +7,8 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from ganlens.given import several
-from ganlens.instrument import maps_of
-from ganlens.names import close_match
+from ganlens.arguments import as_list, close_match
+from ganlens.models.editing import maps_of
 
 Shape = tuple[int, int, int]
 
@@ -89,7 +88,7 @@ def discover(
         What ``run`` returned.
     """
     modules = {name: module for name, module in net.named_modules() if name and ".parametrizations." not in f".{name}."}
-    names = None if names is None else several("layers", names, "names of modules")
+    names = None if names is None else as_list("layers", names, "names of modules")
     for name in (*(names or ()), *more):
         if not isinstance(name, str) or name not in modules:
             raise ValueError(close_match("layer", name, list(modules), owner))

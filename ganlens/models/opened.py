@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ganlens.instrument import Edit, Opened, hooked, stoppable
+from ganlens.models.editing import Edit, Opened, hooked, stoppable
 
 if TYPE_CHECKING:
     from ganlens.models.base import Generator
 
 
 class OpenedGenerator(Opened):
-    """An opened network whose output is an image in [-1, 1]; see `ganlens.instrument.Opened`."""
+    """An opened network whose output is an image in [-1, 1]; see `ganlens.models.editing.Opened`."""
 
     def __init__(self, generator: "Generator", layer: str, arguments: tuple, whole: bool = False):
         self.generator = generator

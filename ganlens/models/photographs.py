@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ganlens.names import close_match
+from ganlens.arguments import close_match
+from ganlens.images import from_uint8
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FEWEST = 8  # images
@@ -28,7 +29,7 @@ class Held:
     def __init__(self, images: torch.Tensor | np.ndarray):
         x = images
         if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
-            x = in_range(x)
+            x = from_uint8(x)
         if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
             found = f"{x.dtype} {tuple(x.shape)}" if hasattr(x, "shape") else type(x).__name__
             raise ValueError(
@@ -75,7 +76,7 @@ class Folder:
 
     def read(self, numbers: Sequence[int]) -> torch.Tensor:
         """Images (N, 3, Y, X) of these numbers; ValueError that names a file that cannot be read."""
-        return in_range(np.stack([read_picture(self.files[i], self.size) for i in numbers]))
+        return from_uint8(np.stack([read_picture(self.files[i], self.size) for i in numbers]))
 
     def truth(self, classes: Sequence[str] | None) -> tuple[np.ndarray, Sequence[str] | None]:
         """The class of each image (N,), and the names of the classes."""
@@ -167,11 +168,6 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
-
-
-def in_range(pictures: np.ndarray) -> torch.Tensor:
-    """Pictures (N, Y, X, 3), uint8, as images (N, 3, Y, X) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, 3, 1))).float() / 127.5 - 1
 
 
 def check_enough(count: int, where: str) -> None:

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ganlens.content import content_of
-from ganlens.given import shown
+from ganlens.arguments import close_match, short_repr
 from ganlens.images import palette
 from ganlens.models.base import Generator
+from ganlens.models.code_hash import content_of
 from ganlens.models.latents import LAWS, drawn
-from ganlens.names import close_match
 
 RANGES: dict[str, Callable] = {
     "[-1,1]": lambda x: x,
@@ -52,13 +51,13 @@ def wrapped(
     if isinstance(z_dim, bool) or not isinstance(z_dim, int) or not 1 <= z_dim <= 2**20:
         raise ValueError(f"z_dim={z_dim!r}: expected the length of a latent, a whole number from 1 to {2**20:,}")
     if not (name is None or isinstance(name, str)):
-        raise ValueError(f"name={shown(name)}: expected a text")
+        raise ValueError(f"name={short_repr(name)}: expected a text")
     name, net = name or type(net).__name__, net.eval()
     others = {p.dtype for p in net.parameters() if p.is_floating_point()} - {torch.float32}
     if others:
         raise ValueError(f"{name} has numbers of {others.pop()}; give it in float32, as net.float()")
     if not (output is None or isinstance(output, str) or callable(output)):
-        raise ValueError(f"output={shown(output)}: expected one of {', '.join(RANGES)}, or a function")
+        raise ValueError(f"output={short_repr(output)}: expected one of {', '.join(RANGES)}, or a function")
     if not isinstance(law, str) or law not in LAWS:
         raise ValueError(close_match("law of latents", law, list(LAWS), "ganlens"))
     if isinstance(output, str) and output not in RANGES:

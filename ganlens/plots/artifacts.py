@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ganlens.artifacts import Artifacts
-from ganlens.counting import CONFIDENCE
+from ganlens.effects.artifacts import Artifacts
 from ganlens.images import grid, strip, to_uint8
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, WIDTH, check_at_least_one, set_title
 from ganlens.plots.charts import COLORS, FAINT, new_axes, plain
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ganlens.causal import Effect
-from ganlens.counting import CONFIDENCE
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
+from ganlens.effects.ablation import Effect
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, WIDTH, add_key, check_at_least_one, set_title, short_names
 from ganlens.segmenters.base import Concept
 

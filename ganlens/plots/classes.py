@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from ganlens.accuracy import ClassAccuracy
-from ganlens.counting import CONFIDENCE
+from ganlens.effects.accuracy import ClassAccuracy
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title
 from ganlens.plots.charts import COLORS, new_axes, plain
 

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from ganlens.areas import SegmentationDistance
-from ganlens.comparison import Comparison
-from ganlens.correspondence import UnitMatches
-from ganlens.counting import CONFIDENCE
+from ganlens.comparisons.segmentation_distance import SegmentationDistance
+from ganlens.comparisons.side_by_side import Comparison
+from ganlens.comparisons.unit_matches import UnitMatches
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, WIDTH, check_at_least_one, set_title, short_names
 from ganlens.plots.charts import COLORS, MOST_CONCEPTS, add_heat_map, name_columns, new_axes, plain
 from ganlens.plots.sheets import sheet

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from ganlens.context import NOTHING, Context
-from ganlens.counting import CONFIDENCE
+from ganlens.effects.context import NOTHING, Context
 from ganlens.images import as_pictures, overlay, resize
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title, short_names
 from ganlens.plots.charts import COLORS, FAINT, new_axes, plain
 from ganlens.plots.sheets import sheet

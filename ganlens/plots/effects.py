@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ganlens.causal import Effect
-from ganlens.counting import CONFIDENCE
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
+from ganlens.effects.ablation import Effect
+from ganlens.effects.rankings import match_and_cause
+from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title
 from ganlens.plots.charts import COLORS, FAINT, new_axes, plain
-from ganlens.rankings import match_and_cause
 from ganlens.segmenters.base import Concept, concept_index
 
 MARKERS = "osD^vP*X"

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
 from ganlens.images import as_pictures, colorize, enlarge, outline, palette, resize
 from ganlens.plots.axes import GREY, INK, WIDTH, add_key, check_at_least_one, set_title, short_names
 from ganlens.segmenters.base import Segmenter

@@ -15,7 +15,9 @@ from ganlens.scenes.concepts import CONCEPTS
 from ganlens.scenes.landscape import draw_cloud, draw_grass, draw_hills, draw_path, draw_sky, draw_sun
 from ganlens.scenes.trees import draw_tree, plan_trees
 
-__all__ = ["CONCEPTS", "paint", "paint_many"]
+__all__ = ["CONCEPTS", "HELD_OUT", "paint", "paint_many"]
+
+HELD_OUT = 9_000_000  # first seed of the paintings that nothing is trained on
 
 
 def paint(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,7 @@
 import os
 import re
 
-from ganlens.given import of_kind
-from ganlens.names import close_match
+from ganlens.arguments import check_kind, close_match
 from ganlens.segmenters.base import Concept, Segmenter
 
 HUB = {  # short names of networks that the transformers package runs
@@ -57,7 +56,7 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     >>> [str(concept) for concept in S.concepts[:3]]
     ['sky', 'cloud', 'sun']
     """
-    name = os.fspath(of_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
+    name = os.fspath(check_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
     if name == "scenes":
         from ganlens.segmenters.scenes import SceneSegmenter
 

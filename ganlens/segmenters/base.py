@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ganlens.given import several, shown
-from ganlens.names import close_match
+from ganlens.arguments import as_list, close_match, short_repr
 
 
 class Concept(NamedTuple):
@@ -136,7 +135,7 @@ class FunctionSegmenter(Segmenter):
     def result(self, images: torch.Tensor) -> torch.Tensor:
         """What the function returns; ValueError if that can be neither labels nor scores."""
         if not isinstance(images, torch.Tensor) or images.ndim != 4:
-            raise ValueError(f"images: {shown(images)} given; expected a tensor (N, 3, Y, X)")
+            raise ValueError(f"images: {short_repr(images)} given; expected a tensor (N, 3, Y, X)")
         result = self.function(images)
         if not isinstance(result, torch.Tensor):
             raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
@@ -149,7 +148,7 @@ class FunctionSegmenter(Segmenter):
 
 def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Concept, ...]:
     """Vocabulary of names and (name, category) pairs; an error if it is empty or lists a concept twice."""
-    concepts = tuple(map(as_concept, several("concepts", concepts, "names, for example ['tree', 'sky']")))
+    concepts = tuple(map(as_concept, as_list("concepts", concepts, "names, for example ['tree', 'sky']")))
     if not concepts:
         raise ValueError("no concepts given: name at least one, for example ['tree']")
     if len(set(concepts)) < len(concepts):
@@ -175,7 +174,7 @@ def as_concept(concept: str | tuple[str, str] | Concept) -> Concept:
     """A concept of its name, or of name and category; ValueError for anything else."""
     parts = (concept,) if isinstance(concept, str) else concept
     if not isinstance(parts, tuple | list) or not 1 <= len(parts) <= 2 or not all(isinstance(p, str) for p in parts):
-        raise ValueError(f"concept {shown(concept)}: expected a name, or a pair of name and category")
+        raise ValueError(f"concept {short_repr(concept)}: expected a name, or a pair of name and category")
     return Concept(*parts)
 
 

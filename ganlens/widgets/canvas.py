@@ -11,19 +11,19 @@ import numpy as np
 import torch
 import traitlets
 
-from ganlens.context import where
-from ganlens.dissection import Dissection
-from ganlens.given import number, whole
+from ganlens.arguments import check_integer, check_number
+from ganlens.dissection.result import Dissection
+from ganlens.effects.context import where
 from ganlens.images import encode, grid, resize
-from ganlens.instrument import Abandoned, Edit, ablate, insert
 from ganlens.models.base import Generator
+from ganlens.models.editing import Abandoned, Edit, ablate, insert
 from ganlens.recipe import Recipe, Renderer, as_recipe
+from ganlens.widgets.canvas_parts import SHARP, Brush, Screen, SeedStrip, StrokeList
+from ganlens.widgets.canvas_state import Easel
+from ganlens.widgets.change_tables import unit_table
 from ganlens.widgets.controls import MODES, Cancelled, Controls
-from ganlens.widgets.easel import Easel
 from ganlens.widgets.orders import ORDERS, measure_order
 from ganlens.widgets.panel import Panel
-from ganlens.widgets.readout import unit_table
-from ganlens.widgets.stage import SHARP, Brush, Screen, SeedStrip, StrokeList
 from ganlens.widgets.strokes import Copy, History, Stroke, region_of
 from ganlens.widgets.worker import Worker
 
@@ -109,7 +109,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.on_levels: dict[str, torch.Tensor] = {}  # by layer, what *add* forces its units to
         self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
         height, length = self.generator.image_shape[1:]
-        scale = whole("width", width, 1, 10_000) / max(height, length)
+        scale = check_integer("width", width, 1, 10_000) / max(height, length)
         size = round(length * scale), round(height * scale)
         self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
         self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
@@ -331,7 +331,7 @@ class InterventionCanvas(Panel, w.VBox):
     @traitlets.validate("strength", "radius")
     def _check_share(self, proposal) -> float:
         try:
-            return number(proposal["trait"].name, proposal["value"], 0, 1)
+            return check_number(proposal["trait"].name, proposal["value"], 0, 1)
         except ValueError as error:  # nan, for one, would be linked back and forth for ever
             raise traitlets.TraitError(str(error)) from None
 

@@ -6,8 +6,8 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw
 
-from ganlens.comparison import Comparison, compare
-from ganlens.dissection import Dissection
+from ganlens.comparisons.side_by_side import Comparison, compare
+from ganlens.dissection.result import Dissection
 from ganlens.segmenters.base import concept_index
 from ganlens.widgets.gallery import cut, font, known_as, thumbnail
 from ganlens.widgets.panel import View, source

@@ -6,7 +6,7 @@ import ipywidgets as w
 import numpy as np
 import traitlets
 
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
 from ganlens.widgets.canvas import InterventionCanvas
 from ganlens.widgets.gallery import UnitGallery
 from ganlens.widgets.heatmap import IoUHeatmap

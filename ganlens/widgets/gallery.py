@@ -9,9 +9,9 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
-from ganlens.dissection import FLAGS, Dissection, UnitLabel
+from ganlens.arguments import close_match
+from ganlens.dissection.result import FLAGS, Dissection, UnitLabel
 from ganlens.images import encode
-from ganlens.names import close_match
 from ganlens.segmenters.base import Concept
 from ganlens.widgets.panel import View, source
 from ganlens.widgets.thumbnails import closeups, kept_strips, strips

@@ -11,8 +11,8 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
-from ganlens.dissection import Dissection
-from ganlens.names import close_match
+from ganlens.arguments import close_match
+from ganlens.dissection.result import Dissection
 from ganlens.segmenters.base import Concept, concept_index
 from ganlens.widgets.panel import View, source
 

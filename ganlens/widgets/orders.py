@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from ganlens.causal import unit_effects
-from ganlens.dissection import Dissection
-from ganlens.optimization import optimize_units
-from ganlens.rankings import unit_gradients
+from ganlens.dissection.result import Dissection
+from ganlens.effects.ablation import unit_effects
+from ganlens.effects.optimization import optimize_units
+from ganlens.effects.rankings import unit_gradients
 
 ORDERS = {"highest IoU": "iou", "largest effect": "effect", "gradient": "gradient", "optimised together": "ace"}
 

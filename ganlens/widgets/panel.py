@@ -13,9 +13,9 @@ import anywidget
 import traitlets
 from IPython.display import Image
 
-from ganlens.dissection import Dissection
+from ganlens.arguments import close_match
+from ganlens.dissection.result import Dissection
 from ganlens.images import encode
-from ganlens.names import close_match
 from ganlens.segmenters.base import concept_index
 from ganlens.widgets.worker import Worker
 

@@ -6,8 +6,8 @@ from numbers import Integral
 
 import numpy as np
 
-from ganlens.given import several, shown
-from ganlens.instrument import Edit
+from ganlens.arguments import as_list, short_repr
+from ganlens.models.editing import Edit
 
 DEEPEST = 200  # steps that can be undone
 
@@ -120,9 +120,9 @@ def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
     ValueError
         No cell, or a number that the layer has not.
     """
-    cells = several("cells", cells, "numbers of cells")
+    cells = as_list("cells", cells, "numbers of cells")
     if not all(isinstance(cell, Integral) for cell in cells):
-        raise ValueError(f"cells {shown(cells)}: expected whole numbers")
+        raise ValueError(f"cells {short_repr(cells)}: expected whole numbers")
     cells = np.array(cells, object)
     if not cells.size or cells.min() < 0 or cells.max() >= shape[0] * shape[1]:
         raise ValueError(f"cells {cells.tolist()[:8]}: expected some of 0 … {shape[0] * shape[1] - 1}")

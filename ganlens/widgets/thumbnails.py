@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from ganlens.dissection import Dissection
+from ganlens.dissection.result import Dissection
 from ganlens.images import (
     colorize,
     encode,

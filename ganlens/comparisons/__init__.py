@@ -1,0 +1,1 @@
+"""How two things differ: layers, units, generators, and sets of images."""

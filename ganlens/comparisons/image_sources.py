@@ -1,0 +1,130 @@
+"""Where images come from that are compared: paintings, a folder, a tensor, a generator, a function of seeds."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ganlens.arguments import short_repr
+from ganlens.images import as_pictures, from_uint8
+from ganlens.models.base import Generator
+from ganlens.models.families.scenes import SceneGenerator
+from ganlens.models.photographs import image_files, read_picture
+from ganlens.scenes.painter import HELD_OUT, paint_many
+
+BATCH = 32
+Source = Generator | torch.Tensor | np.ndarray | str | Path | Callable
+
+
+class Pictures(NamedTuple):
+    """Images that are read or painted when they are asked for, batch by batch."""
+
+    count: int
+    batches: Iterator[torch.Tensor]
+
+
+def reference_images(G: Generator, reference, n: int) -> Pictures | None:
+    """The reference images that are meant; None where there are none. ValueError if they do not fit the generator."""
+    size = tuple(G.image_shape[1:])
+    if reference is None:
+        if not isinstance(G.net, SceneGenerator):
+            return None
+        seeds = (range(HELD_OUT + i, HELD_OUT + min(i + BATCH, n)) for i in range(0, n, BATCH))
+        return Pictures(n, (from_uint8(paint_many(some, size[0])[0]) for some in seeds))
+    if isinstance(reference, str | Path):
+        paths = image_files(Path(reference))
+        parts = (paths[i : i + BATCH] for i in range(0, len(paths), BATCH))
+        return Pictures(len(paths), (from_uint8(np.stack([read_reference(p, size) for p in some])) for some in parts))
+    x = reference
+    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
+        x = from_uint8(x)
+    if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3 or not len(x):
+        shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+        raise ValueError(
+            f"reference images {shape}: expected (M, 3, Y, X) in [-1, 1], uint8 (M, Y, X, 3), or the path of a folder"
+        )
+    if not x.abs().max() <= 1:  # not a number either
+        raise ValueError(
+            f"reference images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (M, Y, X, 3)"
+        )
+    check_size("reference images", tuple(x.shape[2:]), size)
+    return Pictures(len(x), iter(x.float().split(BATCH)))
+
+
+def read_reference(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture (Y, X, 3) of a file; ValueError that names the file if it is none, or of another size."""
+    picture = read_picture(path)
+    check_size(str(path), picture.shape[:2], size)
+    return picture
+
+
+def check_size(what: str, given: tuple, expected: tuple) -> None:
+    if tuple(given) != tuple(expected):
+        raise ValueError(
+            f"{what} of {given[0]} x {given[1]} pixels, generated images of {expected[0]} x {expected[1]}: resize them "
+            "first; how it is done changes the distance"
+        )
+
+
+# ---- two sets of images
+
+
+def open_source(source: Source, first: int, n: int) -> tuple[int, Iterator[torch.Tensor]]:
+    """How many images a source has, at most ``n``, and batches of them (N, 3, Y, X) in [-1, 1]."""
+    if n < 2:
+        raise ValueError(f"n={n}: expected at least 2 images; 1000 is a good start")
+    if isinstance(source, str | Path):
+        files = image_files(Path(source))[:n]
+        return len(files), (read_images(files[i : i + BATCH]) for i in range(0, len(files), BATCH))
+    if isinstance(source, torch.Tensor | np.ndarray):
+        if not source.ndim:
+            what = short_repr(source)
+            raise ValueError(f"{what} given; expected images (N, 3, Y, X), or uint8 pictures (N, Y, X, 3)")
+        some = source[:n]
+        return len(some), (as_images(some[i : i + BATCH]) for i in range(0, len(some), BATCH))
+    draw = source.generate if isinstance(source, Generator) else source
+    if not callable(draw):
+        raise TypeError(
+            f"{type(source).__name__} given; expected a generator, images (N, 3, Y, X), a folder or a function of seeds"
+        )
+    return n, (as_images(draw(list(range(first + i, first + min(i + BATCH, n))))) for i in range(0, n, BATCH))
+
+
+def as_images(x) -> torch.Tensor:
+    """Images (N, 3, Y, X) in [-1, 1], from these or from pictures (N, Y, X, 3), or the first of several results."""
+    x = x[0] if isinstance(x, tuple) and x else x
+    if isinstance(x, np.ndarray) and x.dtype == np.uint8:
+        return from_uint8(as_pictures(x))
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        x = torch.empty(0)
+    x = torch.empty(0) if x.is_complex() else x.float()
+    if x.ndim != 4 or x.shape[1] != 3 or not len(x):
+        raise ValueError(
+            f"images of shape {tuple(x.shape)}: expected (N, 3, Y, X) in [-1, 1], or uint8 pictures (N, Y, X, 3)"
+        )
+    return x
+
+
+def read_images(files: list[Path]) -> torch.Tensor:
+    """Images (N, 3, Y, X) in [-1, 1] of files of one size."""
+    pictures = []
+    for path in files:
+        pictures.append(read_picture(path))
+        if pictures[-1].shape != pictures[0].shape:
+            size, other = ("x".join(map(str, p.shape[1::-1])) for p in (pictures[0], pictures[-1]))
+            raise ValueError(f"{files[0].name} is {size} and {path.name} {other}: bring the images to one size")
+    return as_images(np.stack(pictures))
+
+
+def check_same_size(size, other: tuple[int, int], names: tuple[str, str]) -> tuple[int, int]:
+    """The size of images; ValueError if it changes."""
+    if size not in (None, other):
+        raise ValueError(
+            f"{names[0]} and {names[1]}: images of {size[1]}x{size[0]} and of {other[1]}x{other[0]} pixels, which a "
+            "segmenter sees differently; bring all to one size"
+        )
+    return other

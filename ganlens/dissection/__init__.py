@@ -1,0 +1,1 @@
+"""Which concept each unit of a layer matches: one pass over many images, and what it found."""

@@ -1,0 +1,372 @@
+"""Match every unit of a layer with the concepts of a segmenter, in one pass over a sample of images."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from numbers import Integral, Real
+from pathlib import Path
+
+from ganlens.dissection.checkpoint import Checkpoint, asked, cached
+from ganlens.dissection.layer_statistics import table_bytes
+from ganlens.dissection.passes import PILOT, Pass, Question, half_type, run_on
+from ganlens.dissection.result import Dissection
+from ganlens.dissection.shards import check_executor
+from ganlens.models.base import Generator
+from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
+from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.segmenters.base import Segmenter
+
+RULES = ("quantile", "iqr", "iou")
+SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
+MOST_TOP = 10_000
+
+
+def dissect(
+    generator: Generator,
+    segmenter: Segmenter,
+    layers: str | Sequence[str],
+    n: int = 1000,
+    rule: str | Sequence[str] = "quantile",
+    quantile: float = 0.01,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+    within_category: bool = False,
+    top: int = 32,
+    memory: int | str | None = None,
+    checkpoint: str | Path | None = None,
+    cache: bool | str | Path = False,
+    executor: Executor | None = None,
+    shards: int | None = None,
+    half: bool = False,
+) -> "Dissection | dict":
+    """Find out what the units of a layer draw.
+
+    Every image is generated and segmented once, for all layers and rules together. The result does not depend on
+    interruptions or on how the work is shared out, not in a single bit; nor on the batch size, on a processor and with
+    the generators that ganlens knows, but other networks may round differently in other batches. An interrupt returns
+    what was seen so far, marked as incomplete.
+
+    A unit that gives NaN or infinity in any image matches nothing, and is listed in ``broken``; no other unit is
+    touched by that.
+
+    Parameters
+    ----------
+    generator : Generator
+        From `ganlens.load_generator` or `Generator.wrap`.
+    segmenter : Segmenter
+        From `ganlens.load_segmenter` or `Segmenter.wrap`.
+    layers : str or sequence of str
+        One layer, or several from the same pass.
+    n : int
+        Size of the sample.
+    rule : {"quantile", "iqr", "iou"} or a sequence of these
+        How a unit's threshold is set. ``"quantile"``: the level that the unit exceeds at a share ``quantile`` of all
+        pixels (Bau et al., PNAS 2020). ``"iqr"``, ``"iou"``: for each concept the level, of 100 candidates, with the
+        highest information quality ratio (Bau et al., ICLR 2019) or IoU, chosen on the images of even seeds and scored
+        on those of odd seeds.
+    quantile : float
+        Share of the pixels at which a unit is on, under the quantile rule.
+    seed : int
+        Which sample: images seed · 10⁶ … seed · 10⁶ + n - 1; samples do not overlap.
+    batch_size : int, optional
+        Images per pass; by default 8 on a processor, and what keeps features and images near 64 MB on a GPU.
+    progress : bool or callable
+        A progress bar, or a function called with (images done, n).
+    within_category : bool
+        Count a unit's area only over images in which the concept's category is present (ICLR 2019).
+    top : int
+        How many top images to keep for each unit.
+    memory : int or str, optional
+        How much may be taken, such as ``"2 GB"``; decides the batch size. Where memory does not suffice, the batch is
+        halved, with a warning.
+    checkpoint : path, optional
+        A file (``.npz``) that takes the state every 30 seconds, and at an interrupt. After an interrupt, a restart or
+        ``kill -9`` the same call goes on. It stays when the dissection is complete, and answers the same call at once.
+    cache : bool or path
+        A folder of such files, one for each question, found by the content of networks and settings; True is the folder
+        ``dissections`` of the cache folder (``GANLENS_CACHE``).
+    executor : concurrent.futures.Executor, optional
+        Who works: processes, or machines of a cluster. Networks must be such that they can be sent there. A shard that
+        fails is tried again, twice.
+    shards : int, optional
+        Into how many parts the work is divided for the executor; by default at most 64, of at least 64 images.
+    half : bool
+        Whether the networks compute in half precision, float16 on a GPU and bfloat16 elsewhere: faster where the
+        processor has it. It is tried on the first 64 images; where it changes the concept of any unit, a warning says
+        so and float32 is taken. ``origin["precision"]`` says what was.
+
+    Returns
+    -------
+    Dissection, or a dict
+        By layer where a sequence of layers is given, by rule where a sequence of rules is given (layer first).
+
+    Raises
+    ------
+    ValueError
+        Unknown layer, empty sample, label planes of the wrong shape or range; a checkpoint that is damaged or belongs
+        to something else; networks that cannot be sent to the executor.
+    OSError
+        The checkpoint cannot be written, or another process works on it.
+    MemoryError
+        Not even eight images fit into memory.
+    RuntimeError
+        Workers of the executor died, or failed three times.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> gl.dissect(G, S, "layer4", n=16, progress=False).iou.shape
+    (192, 13)
+    """
+    check_networks(generator, segmenter)
+    names = listed("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
+    rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
+    check_arguments(generator, names, n, rules, quantile, seed, batch_size, top)
+    check_work(batch_size, memory, executor, shards, half)
+    plain = int(seed) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
+    question = Question(tuple(names), tuple(rules), *plain, half)
+    batch = batch_size or batch_for(generator, segmenter, question, memory)
+    pass_ = Pass(generator, segmenter, question, batch)
+    with opened(checkpoint, cache, generator, segmenter, question) as file:
+        complete = run(pass_, file, executor, shards, progress)
+    warn_of_broken(pass_)
+    origin = origin_of(pass_)
+    by_layer = {layer: {r: found(pass_, layer, r, origin, complete) for r in rules} for layer in names}
+    if isinstance(rule, str):
+        by_layer = {layer: by_rule[rule] for layer, by_rule in by_layer.items()}
+    return by_layer[layers] if isinstance(layers, str) else by_layer
+
+
+def check_networks(generator, segmenter) -> None:
+    for what, live, kind in (("generator", generator, Generator), ("segmenter", segmenter, Segmenter)):
+        if not isinstance(live, kind):
+            raise ValueError(
+                f"{what}: {type(live).__name__} given; expected one from gl.load_{what} or gl.{kind.__name__}.wrap"
+            )
+
+
+def listed(name: str, given, expected: str) -> list[str]:
+    """Names as a list, each once."""
+    try:
+        names = [given] if isinstance(given, str) else list(given)
+    except TypeError:
+        names = [None]
+    if not all(isinstance(found, str) for found in names):
+        raise ValueError(f"{name}={given!r}: expected {expected}")
+    return list(dict.fromkeys(names))
+
+
+def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top) -> None:
+    if not layers:
+        raise ValueError(f"no layer given; {generator.name} has {', '.join(generator.layers)}")
+    for layer in layers:
+        generator.check_layer(layer)
+    for rule in rules:
+        if rule not in RULES:
+            raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
+    if not rules:
+        raise ValueError(f"no rule given; expected one or more of {', '.join(RULES)}")
+    check_whole("n", n, 1, SEEDS_PER_SAMPLE, f"a sample has 1 … {SEEDS_PER_SAMPLE} images; 1000 is a good start")
+    if n == 1 and set(rules) - {"quantile"}:
+        raise ValueError(f"n=1: rule {rules[-1]!r} chooses on images of even seeds and scores on odd ones; give n >= 2")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1, None, "expected at least 1, or None")
+    check_whole("top", top, 1, MOST_TOP, f"expected 1 … {MOST_TOP} images for each unit")
+    if isinstance(quantile, bool) or not isinstance(quantile, Real) or not 0 < quantile < 1:
+        raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
+    last = 2**32 // SEEDS_PER_SAMPLE - 1
+    check_whole("seed", seed, 0, last, f"expected 0 … {last}")
+    if generator.count is not None and (seed or n > generator.count):
+        have = f"{generator.name} has {generator.count} images, which are one sample"
+        raise ValueError(f"n={n}, seed={seed}: {have}; give seed=0 and n={generator.count} or fewer")
+
+
+def check_work(batch_size, memory, executor, shards, half) -> None:
+    if batch_size is not None and memory is not None:
+        raise ValueError("batch_size and memory were both given; give one of them")
+    check_executor(executor, shards)
+    if not isinstance(half, bool):
+        raise ValueError(f"half={half!r}: expected True or False")
+
+
+def check_whole(name: str, value, low: int, high: int | None, expected: str) -> None:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        raise ValueError(f"{name}={value}: {expected}")
+
+
+def batch_for(generator: Generator, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
+    """Images at once: the usual number, or all that fit into a budget."""
+    if memory is None:
+        return steady_batch(generator, question.layers)
+    units = {layer: generator.layers[layer] for layer in question.layers}
+    settings = question.rules, question.quantile, question.within_category
+    fixed = sum(table_bytes(shape[0], segmenter.concepts, *settings) for shape in units.values())
+    fixed += 4 * len(question.pilot) * sum(u * h * w for u, h, w in units.values())
+    return batch_within(as_bytes(memory), fixed, generator, question.layers)
+
+
+@contextmanager
+def opened(checkpoint, cache, generator, segmenter, question: Question) -> Iterator[Checkpoint | None]:
+    """The checkpoint of a question, where there shall be one."""
+    if checkpoint is not None and cache not in (False, None):
+        raise ValueError("checkpoint and cache were both given; one file holds the state, so give one of them")
+    for name, given in (("checkpoint", checkpoint), ("cache", cache)):
+        if given is not None and not isinstance(given, bool | str | Path):
+            raise ValueError(f"{name}={given!r}: expected a path")
+    if isinstance(checkpoint, bool):
+        raise ValueError(f"checkpoint={checkpoint}: expected the path of a file; cache=True chooses one")
+    if checkpoint is None and cache in (False, None):
+        yield None
+        return
+    known = asked(generator, segmenter, question)
+    with Checkpoint(cached(cache, known) if checkpoint is None else checkpoint, known) as file:
+        yield file
+
+
+def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress) -> bool:
+    """Look at all images that the file does not know; False if interrupted before the end."""
+    seeds = pass_.question.seeds
+    state = file.load() if file else None
+    with interrupt_between_steps() as interrupted:
+        if state is not None:
+            try:
+                pass_.add(state)
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
+        else:
+            pass_.half = pass_.question.half and keeps_concepts(pass_, progress, interrupted)
+            if file:
+                file.save(pass_.state())  # now it turns out whether that can be done
+        if pass_.seen < len(seeds):
+            run_further(pass_, file, executor, shards, progress, interrupted)
+    return pass_.seen == len(seeds)
+
+
+def run_further(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted) -> None:
+    """Look at all images that were not looked at, until interrupted."""
+    seeds, known = pass_.question.seeds, pass_.seen
+    with progress_bar(progress, len(seeds), "dissect") as done:
+        if known:
+            done(known)
+
+        def after(pass_: Pass, images: int) -> bool:
+            done(images)
+            if file and pass_.seen < len(seeds) and (file.due() or pass_.seen - images < PILOT <= pass_.seen):
+                file.try_to_save(pass_.state())
+            return interrupted()
+
+        def keep(pass_: Pass) -> None:
+            if file:
+                file.try_to_save(pass_.state())
+
+        if executor is None:
+            pass_.run(seeds, after, keep)
+        else:
+            run_on(executor, pass_, shards, after, keep, interrupted)
+        keep(pass_)
+    pass_.settle()
+
+
+def keeps_concepts(pass_: Pass, progress, interrupted: Callable[[], bool]) -> bool:
+    """Whether half precision leaves the concept of every unit as it is, in the images of the pilot; if not, a warning.
+
+    An interrupt is raised, as nothing was done yet.
+    """
+    question = replace(pass_.question, n=len(pass_.question.pilot))
+    with progress_bar(progress is True, 2 * question.n, "check half precision") as done:
+
+        def after(_, images: int) -> bool:
+            done(images)
+            return interrupted()
+
+        def tried(half: bool) -> dict[tuple[str, str], Dissection]:
+            trial = Pass(pass_.generator, pass_.segmenter, question, pass_.batch, half)
+            if not trial.run(question.seeds, after, lambda _: None):
+                raise KeyboardInterrupt
+            trial.settle()
+            pass_.batch = trial.batch
+            return {pair: found(trial, *pair, {}) for pair in product(question.layers, question.rules)}
+
+        full = tried(False)
+        try:
+            half = tried(True)
+        except Exception as error:  # whatever a network does that does not know this type of number
+            why = f"does not work ({type(error).__name__}: {error})"
+        else:
+            why = changes(full, half)
+    if why:
+        warnings.warn(f"half precision {why}; going on in float32", stacklevel=4)
+    return not why
+
+
+def changes(full: dict[tuple[str, str], Dissection], half: dict[tuple[str, str], Dissection]) -> str:
+    """Which units match other concepts in half precision, by layer, in words; "" where all is the same."""
+    units: dict[str, set[int]] = {}
+    for (layer, rule), D in full.items():
+        units.setdefault(layer, set()).update(changed_units(D, half[layer, rule]))
+    said = [f"{layer}: {first_of(sorted(some))}" for layer, some in units.items() if some]
+    return f"changes the concepts of units ({'; '.join(said)})" if said else ""
+
+
+def changed_units(before: Dissection, after: Dissection) -> list[int]:
+    """Units that match a concept in one of two dissections and are nearest to another one, or broken, in the other."""
+    pairs = zip(before.labels, after.labels, strict=True)
+    other = [a.unit for a, b in pairs if a.concept != b.concept and (a.interpretable or b.interpretable)]
+    return other + list({*before.broken} ^ {*after.broken})
+
+
+def warn_of_broken(pass_: Pass) -> None:
+    for layer, tally in pass_.tallies.items():
+        units = tally.broken.units
+        if units:
+            images, one = int(tally.broken.images.max()), len(units) == 1
+            warnings.warn(
+                f"{layer} of {pass_.generator.name}: {len(units)} unit{'' if one else 's'} ({first_of(units)}) gave "
+                f"NaN or infinity, in up to {images} of {pass_.seen} images, and match{'es' if one else ''} nothing; "
+                "check the weights, or run the network in float32",
+                stacklevel=3,
+            )
+
+
+def first_of(units: Sequence[int]) -> str:
+    return ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
+
+
+def found(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = True) -> Dissection:
+    """What a pass found in a layer under a rule."""
+    tally = pass_.tallies[layer]
+    return Dissection(
+        layer=layer,
+        concepts=pass_.segmenter.concepts,
+        rule=rule,
+        quantile=pass_.question.quantile,
+        n=pass_.seen,
+        within_category=pass_.question.within_category,
+        shape=(*pass_.generator.layers[layer][1:], *tally.size),
+        top=tally.top.seeds,
+        top_values=tally.top.values,
+        levels=tally.levels,
+        broken=tally.broken.units,
+        seed=pass_.question.first // SEEDS_PER_SAMPLE,
+        complete=complete,
+        origin=origin,
+        generator=pass_.generator,
+        segmenter=pass_.segmenter,
+        **tally.read(rule, pass_.areas)._asdict(),
+    )
+
+
+def origin_of(pass_: Pass) -> dict:
+    """Names, fingerprints and unusual settings, as `Dissection.origin` holds them."""
+    generator, segmenter = pass_.generator, pass_.segmenter
+    both = (("generator", generator), ("segmenter", segmenter))
+    origin = {f"{what}_fingerprint": live.fingerprint for what, live in both}
+    origin |= {"generator": generator.title, "segmenter": segmenter.name}
+    origin |= {"precision": str(half_type(generator.device.type)).removeprefix("torch.")} if pass_.half else {}
+    return origin | ({"generator_settings": generator.chosen} if generator.chosen else {})

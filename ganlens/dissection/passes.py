@@ -1,0 +1,309 @@
+"""One pass over a sample: the networks see each image once, and the statistics of all layers are counted."""
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
+from ganlens.dissection.shards import Arrays, Packed, Shard, gather, split
+from ganlens.models.base import Generator
+from ganlens.models.batch_size import out_of_memory
+from ganlens.models.bit_exact import GRANULE
+from ganlens.segmenters.base import Segmenter, check_labels
+from ganlens.statistics import Areas, Scale
+
+PILOT = 64  # images that decide the scales of activation
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about two networks: all that decides the answer, and nothing else."""
+
+    layers: tuple[str, ...]
+    rules: tuple[str, ...]
+    first: int  # seed of the first image
+    n: int
+    quantile: float
+    within_category: bool
+    top: int
+    half: bool = False  # precision that was asked for, see `Pass.half`
+
+    @property
+    def seeds(self) -> range:
+        """The sample."""
+        return range(self.first, self.first + self.n)
+
+    @property
+    def pilot(self) -> range:
+        """The images that decide the scales."""
+        return self.seeds[:PILOT]
+
+
+@dataclass
+class Batch:
+    """What one pass of the networks yields: features by layer, and label columns."""
+
+    seeds: list[int]
+    features: dict[str, torch.Tensor]
+    broken: dict[str, torch.Tensor]  # (N, U) whether a unit was not finite
+    planes: torch.Tensor  # (N, L, h, w) int16, -1 for no column
+
+
+class Pass:
+    """One pass over a sample, or over a part of it.
+
+    Parameters
+    ----------
+    generator, segmenter : Generator, Segmenter
+        The networks.
+    question : Question
+        What is counted.
+    batch : int
+        Images at once; whole granules.
+    half : bool
+        Whether the networks compute in half precision: float16 on a GPU, else bfloat16.
+
+    Attributes
+    ----------
+    done : list of range
+        Seeds that were counted, in order, without gaps in each.
+    tallies : dict of str to Tally
+        By layer; empty until the scales are set.
+    """
+
+    def __init__(
+        self, generator: Generator, segmenter: Segmenter, question: Question, batch: int = GRANULE, half: bool = False
+    ):
+        self.generator, self.segmenter, self.question, self.half = generator, segmenter, question, half
+        self.batch = -(-batch // GRANULE) * GRANULE
+        self.columns = Columns(segmenter.concepts, question.within_category)
+        self.areas = [Areas(self.columns.count, generator.device) for _ in range(2)]  # of even and odd seeds
+        self.tallies: dict[str, Tally] = {}
+        self.waiting: list[Batch] = []  # of the pilot
+        self.done: list[range] = []
+
+    @property
+    def seen(self) -> int:
+        """Number of images that were looked at."""
+        return sum(map(len, self.done))
+
+    def missing(self, within: range | None = None) -> list[range]:
+        """What was not looked at of the sample, or of a part of it."""
+        within = self.question.seeds if within is None else within
+        found, start = [], within.start
+        for part in [*self.done, range(within.stop, within.stop)]:
+            found.append(range(start, min(part.start, within.stop)))
+            start = max(start, part.stop)
+        return [part for part in found if len(part)]
+
+    def run(self, seeds: range, after: Callable[["Pass", int], bool], failed: Callable[["Pass"], None]) -> bool:
+        """Look at the missing images among ``seeds``; False where ``after``, told of each step's images, says stop."""
+        for part in self.missing(seeds):
+            while len(part):
+                try:
+                    batch = self.look_within_memory(part)
+                except Exception:
+                    failed(self)
+                    raise
+                self.take(batch)
+                part = part[len(batch.seeds) :]
+                if after(self, len(batch.seeds)):
+                    return False
+        return True
+
+    # ---- the networks
+
+    def look_within_memory(self, seeds: range) -> Batch:
+        """Look at the first of some seeds: as many as fit, fewer from then on where memory did not suffice."""
+        while True:
+            try:
+                return self.look(list(seeds[: self.batch]))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.batch <= GRANULE:
+                    raise MemoryError(f"out of memory with {GRANULE} images at once, the fewest: {error}") from error
+            tried, self.batch = self.batch, self.batch // 2 // GRANULE * GRANULE
+            if self.generator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            warnings.warn(f"out of memory with {tried} images at once; going on with {self.batch}", stacklevel=2)
+
+    def look(self, seeds: list[int]) -> Batch:
+        """Generate and segment the images of seeds."""
+        padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
+        with torch.inference_mode(), self.precision():
+            images, features = self.generator.read(self.generator.sample(padded), self.question.layers)
+            images, S = images.float(), self.segmenter
+            labels = check_labels(S.labels(images), len(padded), len(S.concepts), S.name)[: len(seeds)]
+            if images.device.type != "cpu" or not images.sum().isfinite():
+                lost = ~images[: len(seeds)].flatten(1).sum(1).isfinite()
+                labels = torch.where(lost[:, None, None, None].to(labels.device), 0, labels)  # nothing to be seen there
+            both = {layer: mended(r[: len(seeds)].float()) for layer, r in features.items()}
+        features, broken = ({layer: pair[i] for layer, pair in both.items()} for i in range(2))
+        return Batch(seeds, features, broken, self.columns.of(labels))
+
+    def precision(self):
+        """What the networks compute in, as a context."""
+        device = self.generator.device.type
+        return torch.autocast(device, half_type(device)) if self.half else nullcontext()
+
+    # ---- the counts
+
+    def take(self, batch: Batch) -> None:
+        """Count a batch; the first ones are kept until they suffice to set the scales."""
+        self.mark(batch.seeds[0], batch.seeds[-1] + 1)
+        if self.tallies:
+            self.count(batch)
+            return
+        self.waiting.append(batch)
+        if self.seen >= len(self.question.pilot):
+            self.settle()
+
+    def mark(self, start: int, stop: int) -> None:
+        """Note that seeds were looked at."""
+        joined: list[range] = []
+        for part in sorted([*self.done, range(start, stop)], key=lambda part: part.start):
+            if joined and joined[-1].stop == part.start:
+                part = range(joined.pop().start, part.stop)
+            joined.append(part)
+        self.done = joined
+
+    def settle(self) -> None:
+        """Set the scales from the images seen so far, and count these."""
+        if not self.waiting:
+            return
+        size = tuple(self.waiting[0].planes.shape[2:])
+        for layer in self.question.layers:
+            first = [r for batch in self.waiting for r in batch.features[layer]][:PILOT]
+            self.tallies[layer] = self.tally(scales_of(first, size, self.question.rules, self.question.quantile), size)
+        waiting, self.waiting = self.waiting, []
+        for batch in waiting:
+            self.count(batch)
+
+    def tally(self, scales: dict[str, Scale], size: tuple[int, int]) -> Tally:
+        """An empty tally."""
+        return Tally(scales, size, self.columns, self.question.quantile, self.question.top)
+
+    def count(self, batch: Batch) -> None:
+        for areas, rows in zip(self.areas, by_parity(batch.seeds, batch.planes.device), strict=True):
+            areas.update(batch.planes[rows])
+        for layer, tally in self.tallies.items():
+            tally.update(batch.features[layer], batch.broken[layer], batch.planes, batch.seeds)
+
+    # ---- the state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays: of the statistics by "layer's number.statistic.name", and what waits for the scales."""
+        state = {"done": np.array([[part.start, part.stop] for part in self.done], np.int64).reshape(-1, 2)}
+        state["half"] = np.array(self.half)
+        state |= {f"areas.{odd}.{name}": a for odd in range(2) for name, a in self.areas[odd].state().items()}
+        for i, tally in enumerate(self.tallies.values()):
+            state[f"{i}.size"] = np.array(tally.size)
+            for kind, statistic in tally.statistics.items():
+                state |= {f"{i}.{kind}.{name}": array for name, array in statistic.state().items()}
+        if self.waiting:
+            for what in ("features", "broken"):
+                parts = [[getattr(batch, what)[layer] for batch in self.waiting] for layer in self.question.layers]
+                state |= {f"waiting.{i}.{what}": torch.cat(part).cpu().numpy() for i, part in enumerate(parts)}
+            state["waiting.planes"] = torch.cat([batch.planes for batch in self.waiting]).cpu().numpy()
+        return state
+
+    def add(self, state: dict[str, np.ndarray]) -> None:
+        """Take in the `state` of a pass over other images; scales must be the same, or not set here."""
+        device, self.half = self.generator.device, bool(state["half"])
+        for odd, areas in enumerate(self.areas):
+            areas.merge(Areas.from_state(part_of(state, f"areas.{odd}."), device))
+        for i, layer in enumerate(self.question.layers):
+            if f"{i}.size" not in state:
+                break
+            kinds = {key.split(".")[1] for key in state if key.startswith(f"{i}.") and key.count(".") == 2}
+            if layer not in self.tallies:
+                scales = {k: Scale.from_state(part_of(state, f"{i}.{k}."), device) for k in kinds & {"levels", "tail"}}
+                scales |= {"full": Scale.from_state(part_of(state, f"{i}.even."), device)} if "even" in kinds else {}
+                self.tallies[layer] = self.tally(scales, tuple(state[f"{i}.size"].tolist()))
+            for kind, statistic in self.tallies[layer].statistics.items():
+                statistic.merge(type(statistic).from_state(part_of(state, f"{i}.{kind}."), device))
+        if "waiting.planes" in state:
+            seeds = [seed for start, stop in state["done"].tolist() for seed in range(start, stop)]
+            features, broken = (
+                {
+                    layer: torch.from_numpy(state[f"waiting.{i}.{what}"]).to(device)
+                    for i, layer in enumerate(self.question.layers)
+                }
+                for what in ("features", "broken")
+            )
+            self.waiting.append(Batch(seeds, features, broken, torch.from_numpy(state["waiting.planes"]).to(device)))
+        for start, stop in state["done"].tolist():
+            self.mark(start, stop)
+
+
+def half_type(device: str) -> torch.dtype:
+    """The half precision of a kind of device."""
+    return torch.float16 if device == "cuda" else torch.bfloat16
+
+
+def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The entries whose names begin so, without that beginning."""
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+
+
+# ---- shared out
+
+
+def count_part(generator, segmenter, question, scales, batch: int, half: bool, seeds: range, go_on) -> Arrays:
+    """Count a part of the sample with given scales, (bins by statistic, grid) of each layer: the state of its pass."""
+    pass_ = Pass(generator, segmenter, question, batch, half)
+    for layer, (by_kind, size) in zip(question.layers, scales, strict=True):
+        pass_.tallies[layer] = pass_.tally({k: Scale.from_state(s, generator.device) for k, s in by_kind.items()}, size)
+    pass_.run(seeds, lambda _, images: not go_on(images), lambda _: None)
+    return pass_.state()
+
+
+def run_on(
+    executor: Executor,
+    pass_: Pass,
+    shards: int | None,
+    after: Callable[[Pass, int], bool],
+    failed: Callable[[Pass], None],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Look at all images that are missing: the pilot here, the others in shards of at least 64 images.
+
+    Parameters
+    ----------
+    executor, shards
+        Who works, and into how many parts the work is divided; see `split`.
+    pass_ : Pass
+        Takes in the shards as they come.
+    after : callable
+        Told of each step's images; says whether to stop.
+    failed : callable
+        Told before an error is raised.
+    interrupted : callable
+        Whether to stop.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As for `ganlens.dissection.shards.gather`.
+    """
+    if not pass_.tallies and not pass_.run(pass_.question.pilot, after, failed):
+        return
+    scales = [({k: s.state() for k, s in t.scales.items()}, t.size) for t in pass_.tallies.values()]
+    things = Packed(pass_.generator, pass_.segmenter, pass_.question, scales, pass_.batch, pass_.half)
+    parts = split(pass_.missing(), shards, PILOT, GRANULE) if pass_.missing() else []
+
+    def take(seeds: range, state: Arrays) -> bool:
+        pass_.add(state)
+        return after(pass_, len(seeds))
+
+    try:
+        gather(executor, [Shard(count_part, things, seeds) for seeds in parts], take, interrupted)
+    except (RuntimeError, ValueError):
+        failed(pass_)
+        raise

@@ -1,0 +1,159 @@
+"""Count the pixels of every concept before and after edits, each unedited image made and segmented once.
+
+Also what counts are compared with: random sets of units, and bootstrap samples of the images.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
+from ganlens.dissection.result import Dissection
+from ganlens.models.base import OpenedGenerator
+from ganlens.models.editing import Edit
+from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.segmenters.base import check_labels
+from ganlens.segmenters.labels import pixels_below, tally
+
+MOST_DRAWS = 1000  # random sets that anything is compared with
+BATCH = 32  # images that are resumed together
+
+
+class Counted(NamedTuple):
+    """Pixels of N images before and after each of E edits."""
+
+    before: np.ndarray  # (N, C) pixels of each concept
+    after: np.ndarray  # (E, N, C)
+    changed: np.ndarray  # (E, N, C) did not show the concept, and show something else than before
+    pixels: np.ndarray  # (N,) all that were looked at
+    complete: bool
+
+
+class Unedited(NamedTuple):
+    """Images stopped at the layer, and what they show."""
+
+    opened: OpenedGenerator
+    labels: torch.Tensor  # (N, L, h, w)
+    inside: torch.Tensor  # (N, 1, h, w) pixels that count
+    before: np.ndarray  # (N, C) pixels of each concept
+    pixels: np.ndarray  # (N,) all that count
+
+
+def count_under(
+    D: Dissection,
+    edits: Sequence[Edit | Sequence[Edit]],
+    n: int,
+    seed: int | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+    regions: Sequence[np.ndarray] | None = None,
+) -> Counted:
+    """Count pixels before and after edits; an interrupt gives the batches of images that are finished.
+
+    Parameters
+    ----------
+    edits : sequence of E
+        Each an edit of all images, or N edits, one for each image.
+    n, seed
+        Size of the sample, and which; by default the one after the dissection's.
+    regions : sequence of N arrays (H, W), optional
+        Cells of each image under which pixels are counted; all by default.
+    """
+    for edit in edits:
+        for one in [edit] if isinstance(edit, Edit) else edit:
+            D.attached("generator").check_edit(one)
+    parts = []
+    seeds = list(samples(D.seed + 1 if seed is None else seed, n, BATCH))
+    with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
+        for start, some in zip(range(0, n, BATCH), seeds, strict=True):
+            images = slice(start, start + len(some))
+            own = [edit if isinstance(edit, Edit) else edit[images] for edit in edits]
+            part = count_batch(D, some, own, None if regions is None else regions[images], done, interrupted)
+            if part is None:
+                break
+            parts.append(part)
+    if not parts:
+        raise KeyboardInterrupt
+    before, after, changed, pixels = zip(*parts, strict=True)
+    whole = len(parts) == len(seeds)
+    return Counted(np.concatenate(before), np.hstack(after), np.hstack(changed), np.concatenate(pixels), whole)
+
+
+def count_batch(D: Dissection, seeds: range, edits: Sequence, regions, done, interrupted) -> tuple | None:
+    """The fields of `Counted` for one batch of images; None if interrupted before its end."""
+    images = unedited(D, seeds, regions)
+    done(len(seeds))
+    after, changed = np.zeros((2, len(edits), *images.before.shape), int)
+    for row, edit in enumerate(edits):
+        if interrupted():
+            return None
+        after[row], changed[row] = count_edit(D, images, edit)
+        done(len(seeds))
+    return images.before, after, changed, images.pixels
+
+
+def unedited(D: Dissection, seeds: range, regions: Sequence[np.ndarray] | None = None) -> Unedited:
+    """Make and segment images once, for any number of `count_edit`."""
+    opened = D.attached("generator").open(D.layer, seeds)
+    labels = labels_of(D, opened.image)
+    inside = pixels_below(regions, labels)
+    before = tally(labels, inside, len(D.concepts)).cpu().numpy()
+    return Unedited(opened, labels, inside, before, inside.flatten(1).sum(1).cpu().numpy())
+
+
+def count_edit(D: Dissection, images: Unedited, edit: Edit | Sequence[Edit]) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each concept after an edit (N, C), and those that did not show it and have changed (N, C)."""
+    labels = labels_of(D, edited(D, images.opened, edit))
+    different = (labels != images.labels).any(1, keepdim=True) & images.inside
+    changed = different.flatten(1).sum(1, keepdim=True) - tally(images.labels, different, len(D.concepts))
+    return tally(labels, images.inside, len(D.concepts)).cpu().numpy(), changed.cpu().numpy()
+
+
+def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) -> torch.Tensor:
+    """Images (N, 3, Y, X) with an edit of the opened layer, or each with its own of N edits."""
+    generator = D.attached("generator")
+    with torch.inference_mode():
+        if isinstance(edit, Edit):
+            return opened.resume(generator.edited(opened.features, [edit]))
+        pairs = zip(opened.features.split(1), edit, strict=True)
+        return opened.resume(torch.cat([generator.edited(r, [own]) for r, own in pairs]))
+
+
+def samples(seed: int, n: int, batch: int) -> Iterator[range]:
+    """The seeds of a sample of n images, batch by batch; ValueError if there is none."""
+    n, first = check_image_count(n), check_sample(seed, 0) * MOST_IMAGES
+    for start in range(first, first + n, batch):
+        yield range(start, min(start + batch, first + n))
+
+
+def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:
+    """Pixels of each concept (N, C) in images (N, 3, Y, X)."""
+    labels = labels_of(D, x)
+    return tally(labels, pixels_below(None, labels), len(D.concepts)).cpu().numpy()
+
+
+def labels_of(D: Dissection, x: torch.Tensor) -> torch.Tensor:
+    """Label planes (N, L, h, w) of images (N, 3, Y, X)."""
+    with torch.inference_mode():
+        segmenter = D.attached("segmenter")
+        return check_labels(segmenter.labels(x), len(x), len(D.concepts), segmenter.name).long()
+
+
+# ---- what counts are compared with
+
+
+def random_sets(D: Dissection, k: int, draws: int) -> list[list[int]]:
+    """Random sets of ``k`` units to compare with, always the same."""
+    draws = check_draws(draws)
+    random = np.random.default_rng(0)
+    return [random.choice(len(D.iou), k, replace=False).tolist() for _ in range(draws)]
+
+
+def check_draws(draws: int) -> int:
+    """A number of random sets as an int; ValueError otherwise."""
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or not 0 <= draws <= MOST_DRAWS:
+        most = f"a number of random sets up to {MOST_DRAWS:,}"
+        raise ValueError(f"draws={short_repr(draws)}: expected {most}, or 0 for none")
+    return int(draws)

@@ -1,0 +1,154 @@
+"""Which units of a classifier a class needs: what its accuracy loses without each of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ganlens.dissection.result import Dissection
+from ganlens.effects.ablation import check_count
+from ganlens.effects.accuracy import as_images, balanced, batches, check_n, classifier_of, halves, scores_of
+from ganlens.models.classifier import Classifier
+from ganlens.models.editing import Edit, ablate
+from ganlens.progress import interrupt_between_steps, progress_bar
+
+
+@dataclass(frozen=True, eq=False)
+class ImportantUnits:
+    """Units that a class needs: what its accuracy loses when each of U units alone is switched off.
+
+    Attributes
+    ----------
+    layer, class_name : str
+        Of which layer, for which class.
+    units : tuple of int
+        The most important ones, best first.
+    drops : array (U,)
+        What the accuracy of the class loses without each unit.
+    fading : array (U,)
+        What the probability of the class loses, on average over its images; decides between equal drops.
+    accuracy : float
+        With all units; a half is chance.
+    images : array (N,)
+        Which images were looked at.
+    to : {"zero", "mean"}
+        Level of the ablation.
+    complete : bool
+        False where an interrupt left some of the images out.
+    """
+
+    layer: str
+    class_name: str
+    units: tuple[int, ...]
+    drops: np.ndarray
+    fading: np.ndarray
+    accuracy: float
+    images: np.ndarray
+    to: str = "zero"
+    complete: bool = True
+
+    @property
+    def edit(self) -> Edit:
+        """Switches them all off."""
+        return ablate(self.layer, self.units, to=self.to)
+
+    @property
+    def order(self) -> list[int]:
+        """All units, the most important one first."""
+        return np.lexsort((-self.fading, -self.drops)).tolist()
+
+    def __repr__(self) -> str:
+        some = ", ".join(f"{unit} ({self.drops[unit]:.1%})" for unit in self.units[:8])
+        images = f"{len(self.images)} images" + ("" if self.complete else ", incomplete")
+        return (
+            f"{self.class_name} is told apart at {self.accuracy:.1%} ({images}); loss without a unit of {self.layer}: "
+            f"{some}{' …' if len(self.units) > 8 else ''}"
+        )
+
+
+def important_units(
+    D: Dissection,
+    class_name: str,
+    k: int = 4,
+    n: int = 400,
+    to: str = "zero",
+    images: Sequence[int] | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+) -> ImportantUnits:
+    """Rank units by what the accuracy of a class loses when each alone is switched off (Bau et al., PNAS 2020).
+
+    Of each class, every second image ranks units, and the others judge: `class_accuracy` looks at those.
+
+    Each batch of images is taken up to the layer once; what lies behind it runs for every unit. An interrupt returns
+    the ranking by the batches that were finished, marked as incomplete; where none was, it is raised.
+
+    Parameters
+    ----------
+    D : Dissection
+        Of a classifier's layer.
+    class_name : str
+        One of the classes.
+    k : int
+        How many units ``.units`` and ``.edit`` have; ``.order`` has all.
+    n : int
+        Number of images at most, half of them of the class; `class_accuracy` judges on others.
+    to : {"zero", "mean"}
+        Level of the ablation.
+    images : sequence of int, optional
+        Which images instead.
+
+    Raises
+    ------
+    ValueError
+        A generator, no such class, no images of it or none of others.
+
+    Examples
+    --------
+    >>> import ganlens as gl, torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> C = gl.Classifier.wrap(net, torch.rand(32, 3, 64, 64), labels=[0, 1] * 16, classes=["dome", "tower"])
+    >>> D = gl.dissect(C, gl.load_segmenter("scenes"), "0", n=32, progress=False)
+    >>> gl.important_units(D, "dome", k=1, progress=False).drops.shape
+    (2,)
+    """
+    if not isinstance(D, Dissection):
+        raise ValueError(f"{type(D).__name__} given; expected a Dissection, of the layer whose units are meant")
+    C = classifier_of(D)
+    target = C.class_index(class_name)
+    check_count(D, k)
+    chosen = of_class_and_others(C, target, check_n(n)) if images is None else as_images(C, images)
+    truth = C.truth[chosen] == target
+    if truth.all() or not truth.any():
+        raise ValueError(
+            f"{truth.sum()} of {len(truth)} images are of class {class_name}; expected some of it and some of others"
+        )
+    edits = [ablate(D.layer, [unit], to=to) for unit in range(len(D.iou))]
+    said, sure = [], []
+    with progress_bar(progress, len(chosen) * (1 + len(edits)), "ablate") as done, interrupt_between_steps() as stop:
+        for some in batches(C, chosen):
+            part = scores_of(C, D.layer, some, [(edit,) for edit in edits], done, stop)
+            if part is None:
+                break
+            said.append((part.argmax(2) == target).cpu().numpy())  # (1 + U, N)
+            sure.append(part.softmax(2)[..., target].double().cpu().numpy())
+    if not said:
+        raise KeyboardInterrupt
+    said, sure = np.concatenate(said, 1), np.concatenate(sure, 1)
+    truth = truth[: said.shape[1]]
+    if truth.all() or not truth.any():  # too few to tell anything
+        raise KeyboardInterrupt
+    accuracy = balanced(truth[:, None], said.T, np.ones((1, len(truth))))[0]  # (1 + U,)
+    fading = (sure[0] - sure[1:])[:, truth].mean(1)
+    drops, seen = accuracy[0] - accuracy[1:], chosen[: len(truth)]
+    units = tuple(np.lexsort((-fading, -drops))[:k].tolist())
+    whole = len(seen) == len(chosen)
+    return ImportantUnits(D.layer, class_name, units, drops, fading, float(accuracy[0]), seen, to, whole)
+
+
+def of_class_and_others(C: Classifier, target: int, n: int) -> np.ndarray:
+    """At most n images that rank units, half of them of a class where there are as many; the two take turns."""
+    ranking = halves(C)[0]
+    own = ranking[C.truth[ranking] == target][: max(n // 2, 1)]
+    others = ranking[C.truth[ranking] != target][: max(n - len(own), 1)]
+    turns = np.concatenate([np.linspace(0, 1, len(part)) for part in (own, others)])
+    return np.concatenate([own, others])[np.argsort(turns, kind="stable")]

@@ -1,0 +1,194 @@
+"""Rankings of units for a concept: by gradient, compared with each other, and what matches against what causes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ganlens.arguments import as_list, check_image_count, check_number, check_sample
+from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.effects.ablation import Effect, as_units_of, check_count, check_steps, effects_of
+from ganlens.effects.counting import BATCH, samples
+from ganlens.models.base import OpenedGenerator
+from ganlens.models.editing import ablate
+from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.segmenters.base import Concept, check_scores, concept_index
+
+
+class Causes(NamedTuple):
+    """Units of one concept, sorted by what they match and what they do, best first."""
+
+    causes: list[int]  # match and remove
+    decoys: list[int]  # match, and remove nothing
+    hidden: list[int]  # do not match, and remove
+
+
+def compare_rankings(
+    D: Dissection,
+    concept: str | Concept,
+    by: Sequence[str] | Mapping[str, Sequence[int]] = ("iou", "effect"),
+    k: int = 20,
+    n: int = 100,
+    to: str = "zero",
+    draws: int = 3,
+    seed: int | None = None,
+    progress: bool = True,
+    curve: bool | Sequence[int] = True,
+) -> dict[str, Effect]:
+    """Ablation effects of several rankings of units, on the same images and beside the same random sets.
+
+    Parameters
+    ----------
+    D, concept, k, n, to, draws, seed, curve
+        As for `ablation_effect`.
+    by : sequence of str, or dict of str to sequence of int
+        Rankings that ``D.units(concept, by=…)`` knows, or units of your own, best first, under any name.
+
+    Returns
+    -------
+    dict of str to Effect
+        Each with its ``curve``; `ganlens.plots.ranking_curves` draws them.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer5", n=64, progress=False)
+    >>> list(gl.compare_rankings(D, "tree", ["iou", "iqr"], k=2, n=4, draws=0, progress=False))
+    ['iou', 'iqr']
+    """
+    check_dissection(D)
+    names = as_list("by", by, "several rankings, for example ['iou', 'effect']")
+    if not names:
+        raise ValueError(f"by={by!r}: expected several rankings, for example ['iou', 'effect']")
+    check_count(D, k)
+    orders = {}
+    for name in names:
+        order = as_units_of(D, by[name]) if isinstance(by, Mapping) else D.units(concept, None, name)
+        orders[name] = order[:k]
+    sizes = check_steps(curve, min(map(len, orders.values())))
+    return effects_of(D, concept, orders, sizes, n, to, None, draws, seed, progress)
+
+
+def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, cause: float = 0.02) -> Causes:
+    """Tell the units that cause a concept from those that only match it, and from those that cause it unmatched.
+
+    Parameters
+    ----------
+    D : Dissection
+        With ``effects``.
+    concept : str or Concept
+        A word of the vocabulary.
+    match : float
+        A unit matches where its IoU exceeds this and chance.
+    cause : float
+        A unit causes where it alone removes at least this share of the concept's pixels.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer9", n=16, progress=False)
+    >>> D.effects = gl.unit_effects(D, n=2, progress=False)
+    >>> gl.match_and_cause(D, "tree")._fields
+    ('causes', 'decoys', 'hidden')
+    """
+    check_dissection(D).check_effects()
+    match, cause = check_number("match", match, 0, 1), check_number("cause", cause, -np.inf)
+    i = concept_index(D.concepts, concept, D.origin["segmenter"])
+    matches = D.iou[:, i] > max(match, D.chance[i])
+    removes = D.effects[:, i] >= cause
+    by_effect, by_iou = D.units(D.concepts[i], None, "effect"), D.units(D.concepts[i], None)
+    return Causes(
+        [unit for unit in by_effect if matches[unit] and removes[unit]],
+        [unit for unit in by_iou if matches[unit] and not removes[unit]],
+        [unit for unit in by_effect if removes[unit] and not matches[unit]],
+    )
+
+
+def unit_gradients(
+    D: Dissection,
+    concepts: Sequence[str | Concept] | None = None,
+    n: int = 64,
+    to: str = "zero",
+    seed: int | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Estimate what `unit_effects` measures, by gradient × activation of the segmenter's scores (U, C).
+
+    The sum over cells of (activation - level) × (gradient of the concept's mean score), over the mean score: to first
+    order the share of the score that is lost where a unit is forced to that level. It takes one backward pass per
+    concept and batch, whatever the number of units. It is judged by the network that it differentiates, so measure
+    `ablation_effect` before you trust it.
+
+    Parameters
+    ----------
+    D : Dissection
+        With its generator and a segmenter that has scores.
+    concepts : sequence of str or Concept, optional
+        All by default; the columns of others are nan.
+    n : int
+        Number of images.
+    to : {"zero", "mean"}
+        Level of the ablation that is estimated.
+    seed : int, optional
+        Which sample; by default the one two after the dissection's, like `unit_effects`.
+
+    Returns
+    -------
+    array (U, C)
+        For ``D.keep_ranking("gradient", …)``. After an interrupt, the estimate from the images seen so far.
+
+    Raises
+    ------
+    TypeError
+        The segmenter has no scores.
+    ValueError
+        Its scores cannot be differentiated.
+
+    Examples
+    --------
+    >>> import ganlens as gl
+    >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    >>> D = gl.dissect(G, S, "layer9", n=16, progress=False)
+    >>> gl.unit_gradients(D, n=4, progress=False).shape
+    (32, 13)
+    """
+    check_dissection(D)
+    wanted = D.concepts if concepts is None else as_list("concepts", concepts, "names, for example ['tree']")
+    columns = [concept_index(D.concepts, c, D.origin["segmenter"]) for c in wanted]
+    if not columns:
+        raise ValueError("no concepts given: name at least one, or None for all")
+    n, generator, seed = check_image_count(n), D.attached("generator"), check_sample(seed, D.seed + 2)
+    base = generator.level(ablate(D.layer, range(len(D.iou)), to=to)).reshape(-1, 1, 1)
+    lost, total = np.full((2, len(D.iou), len(D.concepts)), np.nan)
+    lost[:, columns] = total[:, columns] = 0
+    with progress_bar(progress, n, "gradient") as done, interrupt_between_steps() as interrupted:
+        for seeds in samples(seed, n, BATCH // 2):  # a backward pass keeps everything in memory
+            lost_here, here = gradients(D, generator.open(D.layer, seeds), columns, base)
+            lost[:, columns] += lost_here
+            total[:, columns] += here
+            done(len(seeds))
+            if interrupted():
+                break
+    return np.divide(lost, total, out=np.where(np.isnan(total), np.nan, 0.0), where=total > 0)
+
+
+def gradients(
+    D: Dissection, opened: OpenedGenerator, columns: Sequence[int], base: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient × (activation - base) summed over images and cells (U, K), and the sums of the scores (K,)."""
+    r = opened.features.clone().requires_grad_()
+    scores = differentiable_scores(D, opened.resume(r))[:, columns].sum((0, 2, 3))  # (K,)
+    lost = [(torch.autograd.grad(s, r, retain_graph=True)[0] * (r.detach() - base)).sum((0, 2, 3)) for s in scores]
+    return torch.stack(lost, 1).double().cpu().numpy(), scores.detach().double().cpu().numpy()
+
+
+def differentiable_scores(D: Dissection, x: torch.Tensor) -> torch.Tensor:
+    """Scores (N, C, h, w) of images; TypeError where there are none, ValueError where gradients do not pass."""
+    segmenter = D.attached("segmenter")
+    scores = check_scores(segmenter.scores(x), len(x), len(D.concepts), segmenter.name)
+    if x.requires_grad and not scores.requires_grad:
+        raise ValueError(f"the scores of {segmenter.name} cannot be differentiated: compute them without torch.no_grad")
+    return scores

@@ -1,0 +1,149 @@
+"""Trials: an edit of one cell of one image after another, and what appears near the cell and in the image."""
+
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ganlens.arguments import MOST_IMAGES, short_repr
+from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.shards import Arrays
+from ganlens.effects.ablation import units_or_best
+from ganlens.effects.counting import check_draws, labels_of, random_sets
+from ganlens.effects.insertion import presence_levels
+from ganlens.models.base import grown
+from ganlens.models.bit_exact import GRANULE
+from ganlens.models.editing import Edit, insert, quantile_of
+from ganlens.segmenters.base import Concept, concept_index
+from ganlens.segmenters.labels import pixels_below, tally
+
+ARRAYS = ("before", "gained", "change")  # what is found in images
+REACH = 1  # cells on each side of the edited one that count as near it
+
+
+def insertions(D: Dissection, concept, units, k: int, level, stride: int, draws: int = 0) -> tuple[list[Edit], int]:
+    """Edits of all cells, of the concept's units and of random sets, and the concept's place in the vocabulary.
+
+    ValueError if they cannot be made.
+    """
+    check_dissection(D).attached("segmenter")
+    draws = check_draws(draws)
+    target = concept_index(D.concepts, concept, D.origin["segmenter"])
+    check_numbers(stride=stride)
+    if stride > min(D.shape[:2]):
+        raise ValueError(f"stride={stride}: {D.layer} has {D.shape[0]} x {D.shape[1]} cells; expected less")
+    units = units_or_best(D, D.concepts[target], units, k)
+    named = named_levels(D, D.concepts[target], level) if isinstance(level, str) else None
+    sets = [units, *random_sets(D, len(units), draws)]
+    edits = [insert(D.layer, some, level if named is None else named[some]) for some in sets]
+    D.attached("generator").check_edit(edits[0])
+    return edits, target
+
+
+def named_levels(D: Dissection, concept: Concept, level: str) -> np.ndarray:
+    """The level (U,) behind a name, in the dissection's sample."""
+    if level == "presence":
+        return presence_levels(D, concept)
+    q = quantile_of(level)
+    return D.levels.mean() if q is None else D.levels.quantile(q)
+
+
+def check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name}={short_repr(number)}: expected a whole number, at least 1")
+
+
+def trials(
+    D: Dissection, edits: Sequence[Edit], target: int, stride: int, seed: int, batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What appears in one image under each of E edits (all of one layer) of one cell at a time.
+
+    ``before`` (R, Q, L), ``gained`` (E, R, Q) and ``change`` (E, R, Q, C), as `ganlens.effects.context.Context` has
+    them. The image is made and segmented once.
+    """
+    G, grid = D.attached("generator"), D.shape[:2]
+    rows, columns = (tried(cells, stride) for cells in grid)
+    y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
+    found = []
+    with torch.inference_mode():
+        opened = G.open(D.layer, seed)
+        labels = labels_of(D, grown(opened.image))[:1]
+        for edit in edits:
+            forced, parts = G.edited(opened.features, [edit]), []
+            for some in in_granules(len(y), batch):
+                image = opened.resume(in_one_cell(forced, opened.features, y[some], x[some]))
+                parts.append(count(labels_of(D, image), labels, len(D.concepts), target, grid, y[some], x[some]))
+            found.append([np.concatenate(part)[: len(y)] for part in zip(*parts, strict=True)])
+    gained, change = (np.stack(part) for part in zip(*found, strict=True))
+    shape = len(edits), len(rows), len(columns)
+    before = most_frequent(labels[0], len(D.concepts), grid)[:, rows][:, :, columns]
+    return np.moveaxis(before, 0, -1), gained.reshape(shape), change.reshape(*shape, -1)
+
+
+def tried_in(
+    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: range, go_on
+) -> Arrays:
+    """What `trials` finds in images, one after the other, under an edit and, in turns, under one of the random ones."""
+    parts = []
+    for seed in seeds:
+        edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
+        parts.append(trials(D, edits, target, stride, seed, batch))
+        if not go_on(1):
+            break
+    return dict(zip(ARRAYS, map(np.stack, zip(*parts, strict=True)), strict=True))
+
+
+def in_granules(count: int, batch: int) -> Iterator[np.ndarray]:
+    """Numbers 0 … count - 1 in whole granules; the last number fills up the last granule."""
+    size = -(-batch // GRANULE) * GRANULE
+    for start in range(0, count, size):
+        stop = min(start + size, -(-count // GRANULE) * GRANULE)
+        yield np.minimum(np.arange(start, stop), count - 1)
+
+
+def in_one_cell(forced: torch.Tensor, features: torch.Tensor, y: np.ndarray, x: np.ndarray) -> torch.Tensor:
+    """Features (M, U, H, W) that are ``forced`` (1, U, H, W) in one cell each, and else ``features`` (1, U, H, W)."""
+    at = torch.zeros(len(y), 1, *features.shape[2:], dtype=torch.bool)
+    at[np.arange(len(y)), 0, y, x] = True
+    return torch.where(at.to(features.device), forced, features)
+
+
+def count(
+    after: torch.Tensor, before: torch.Tensor, concepts: int, target: int, grid: tuple, y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels gained from labels ``before`` (1, L, h, w) to ``after`` (M, L, h, w), edited in cells (y, x).
+
+    Of the target near the cell (M,), of all concepts in the image (M, C).
+    """
+    near = [torch.from_numpy(neighbourhood(*pair)).to(after.device) for pair in zip(grid, after.shape[2:], strict=True)]
+    near = near[0][y][:, :, None] & near[1][x][:, None]  # (M, h, w)
+    target += 1
+    there, was = ((labels == target).any(1) & near for labels in (after, before))
+    gained = there.sum((1, 2)) - was.sum((1, 2))
+    after, before = (tally(labels.long(), pixels_below(None, labels), concepts) for labels in (after, before))
+    return gained.int().cpu().numpy(), (after - before).int().cpu().numpy()
+
+
+def neighbourhood(cells: int, size: int) -> np.ndarray:
+    """Which of ``size`` pixels in a row are near each cell (cells, size), boolean: `REACH` cells more on each side."""
+    cell, pixel = np.arange(cells)[:, None], np.arange(size)
+    return (pixel >= (cell - REACH) * size // cells) & (pixel < -(-(cell + 1 + REACH) * size // cells))
+
+
+def most_frequent(labels: torch.Tensor, concepts: int, grid: tuple[int, int]) -> np.ndarray:
+    """The most frequent label (L, H, W) of each cell's pixels, 0 for none; of equally frequent ones the smallest."""
+    planes = F.one_hot(labels.long(), concepts + 1).permute(0, 3, 1, 2).float()
+    return F.adaptive_avg_pool2d(planes, grid).cpu().numpy().argmax(1).astype(np.int16)
+
+
+def tried(cells: int, stride: int) -> np.ndarray:
+    """The middle one of every ``stride`` cells in a row."""
+    return np.minimum(np.arange(0, cells, stride) + stride // 2, cells - 1)
+
+
+def on_all_cells(values: np.ndarray, grid: tuple[int, int], stride: int) -> np.ndarray:
+    """Values (…, R, Q) of the cells that were tried as values of all cells (…, H, W)."""
+    return values.repeat(stride, -2).repeat(stride, -1)[..., : grid[0], : grid[1]]

@@ -1,0 +1,392 @@
+"""Edits as values, and how to read, edit and resume a network at a layer without changing it.
+
+A layer is any module, by its dotted name. Hooks and replaced forwards live only inside the context managers of this
+module and are taken back on every way out.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Number
+
+import numpy as np
+import torch
+from torch import nn
+
+from ganlens.arguments import as_list, short_repr
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Force units of a layer to a level: r' = (1 - a) r + a k with a = strength x region (Bau et al., 2019, eq. 4).
+
+    Edits are values: they can be compared, stored, sent and combined in a list. Make them with `ablate` and `insert`.
+
+    Attributes
+    ----------
+    layer : str
+        Dotted module name.
+    units : tuple of int
+        Units (channels) that are forced.
+    level : float, tuple of float, tuple of maps, or str
+        The level k: one number, one per unit, ``"mean"``, a quantile of the unit such as ``"q0.995"``, or one map
+        (H, W) per unit, (K, H, W) in all: what units do in one place can be forced upon another.
+    region : tuple of tuples of float, or None
+        Weight in [0, 1] of each cell, (H, W), row by row; None is everywhere.
+    strength : float
+        Between 0 (nothing happens) and 1 (fully forced).
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    level: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | str = 0.0
+    region: tuple[tuple[float, ...], ...] | None = None
+    strength: float = 1.0
+
+    def __post_init__(self):
+        set_ = object.__setattr__
+        if not isinstance(self.layer, str):
+            raise ValueError(f"layer {self.layer!r}: expected a name, for example 'layer4'")
+        set_(self, "units", as_units(self.units))
+        set_(self, "region", as_region(self.region))
+        set_(self, "level", as_level(self.level, len(self.units), self.region))
+        strength = as_array("strength", self.strength)
+        if strength.shape or not 0 <= strength <= 1:
+            raise ValueError(f"strength {short_repr(self.strength)} is outside [0, 1]")
+        set_(self, "strength", float(strength))
+
+    def apply(self, features: torch.Tensor, level: torch.Tensor | float | None = None) -> torch.Tensor:
+        """Edited copy of features (N, U, H, W); the given features stay as they are, gradients pass through.
+
+        ``level`` holds the numbers (K,) behind a named level.
+        """
+        if isinstance(self.level, str) and level is None:
+            raise ValueError(f"level {self.level!r} has no numbers here; let a Generator apply the edit")
+        k = torch.as_tensor(self.level if level is None else level, dtype=features.dtype, device=features.device)
+        a = self.strength
+        if self.region is not None:
+            a = a * torch.tensor(self.region, dtype=features.dtype, device=features.device)
+        index = torch.tensor(self.units, device=features.device)
+        forced = (1 - a) * features[:, index] + a * (k if k.ndim == 3 else k.reshape(-1, 1, 1))
+        return features.index_copy(1, index, forced.to(features.dtype))
+
+    def on(self, **changes) -> "Edit":
+        """The same edit with some fields changed, for instance ``edit.on(region=mask)``."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` is the way back."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Edit":
+        """Read an edit written by `to_json`; ValueError if it is none."""
+        try:
+            fields = json.loads(text)
+            return cls(**fields)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"not an edit: {error}; expected the JSON of Edit.to_json()") from error
+
+    def __repr__(self) -> str:
+        units = ", ".join(map(str, self.units[:8])) + (f", … ({len(self.units)})" if len(self.units) > 8 else "")
+        where = "everywhere" if self.region is None else f"in {np.count_nonzero(self.region)} cells"
+        strength = "" if self.strength == 1 else f", strength {self.strength:g}"
+        level = "their own levels" if isinstance(self.level, tuple) else self.level
+        level = "maps of their own" if np.ndim(self.level) == 3 else level
+        return f"<Edit {self.layer}: units {units} to {level} {where}{strength}>"
+
+
+def ablate(layer: str, units: Sequence[int], region=None, to: str = "zero", strength: float = 1.0) -> Edit:
+    """Switch units off.
+
+    Parameters
+    ----------
+    layer : str
+        Dotted module name.
+    units : sequence of int
+        Which units.
+    region : array-like (H, W), optional
+        Weight in [0, 1] of each cell; everywhere by default.
+    to : {"zero", "mean"}
+        Zero as published; the unit's mean where zero would tint the picture.
+
+    Examples
+    --------
+    >>> ablate("layer4", [3, 5])
+    <Edit layer4: units 3, 5 to 0.0 everywhere>
+    """
+    if to not in ("zero", "mean"):
+        raise ValueError(f"to={to!r}: units are ablated to 'zero' or to their 'mean'; other levels: ganlens.insert")
+    return Edit(layer, units, 0.0 if to == "zero" else "mean", region, strength)
+
+
+def insert(layer: str, units: Sequence[int], level="q0.995", region=None, strength: float = 1.0) -> Edit:
+    """Switch units on.
+
+    Parameters
+    ----------
+    layer : str
+        Dotted module name.
+    units : sequence of int
+        Which units.
+    level : float, array-like (K,) or (K, H, W), or str
+        One level, one or one map per unit, ``"mean"`` or a quantile of each unit; 0.995 as in Bau et al. (PNAS 2020).
+    region : array-like (H, W), optional
+        Weight in [0, 1] of each cell; everywhere by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> insert("layer4", [3], level=2.0, region=np.eye(8))
+    <Edit layer4: units 3 to 2.0 in 8 cells>
+    """
+    return Edit(layer, units, level, region, strength)
+
+
+def as_units(units) -> tuple[int, ...]:
+    try:
+        array = np.atleast_1d(np.asarray(units))
+    except (TypeError, RuntimeError):  # tensors of numbers that numpy does not know, or with gradients
+        array = np.empty(0)
+    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"units {units!r}: expected whole numbers, at least one, for example [3, 17]")
+    if array.min() < 0:
+        raise ValueError(f"unit {array.min()} is negative; units are numbered from 0")
+    if len(set(array.tolist())) < array.size:
+        raise ValueError(f"units {units!r}: a unit is listed twice")
+    return tuple(array.tolist())
+
+
+def as_edits(edits: Sequence[Edit] | Edit) -> tuple[Edit, ...]:
+    """One edit or several as a tuple; ValueError for anything else."""
+    if isinstance(edits, Edit):
+        return (edits,)
+    found = as_list("edits", edits, "those of ganlens.ablate and insert, for example [ablate('layer4', [3])]")
+    for edit in found:
+        if not isinstance(edit, Edit):
+            raise ValueError(f"{type(edit).__name__} among the edits; expected those of ganlens.ablate and insert")
+    return tuple(found)
+
+
+def as_level(level, count: int, region=None) -> float | tuple | str:
+    if isinstance(level, str):
+        quantile_of(level)
+        return level
+    array = as_array("level", level)
+    if not np.isfinite(array).all():
+        raise ValueError("a level is not finite")
+    if not (array.shape in ((), (count,)) or (array.ndim == 3 and len(array) == count and array.size)):
+        raise ValueError(
+            f"level of shape {array.shape} for {count} units: expected one number, one per unit ({count},), "
+            f"or one map per unit ({count}, H, W)"
+        )
+    if region is not None and array.ndim == 3 and array.shape[1:] != np.shape(region):
+        raise ValueError(f"level maps of {array.shape[1:]} cells in a region of {np.shape(region)}: expected the same")
+    return as_tuples(array.tolist())
+
+
+def as_array(name: str, values) -> np.ndarray:
+    """Real numbers as an array of floats; ValueError for anything else."""
+    try:
+        if isinstance(values, torch.Tensor) and not values.is_complex():
+            values = values.detach().cpu().double()
+        array = np.asarray(values)
+        if array.dtype.kind in "biufO":  # what is too large for whole numbers of 64 bits is an object
+            return array.astype(float)
+    except (TypeError, OverflowError, RuntimeError):
+        pass
+    raise ValueError(f"{name} {short_repr(values)}: expected real numbers")
+
+
+def as_tuples(values):
+    return tuple(map(as_tuples, values)) if isinstance(values, list) else values
+
+
+def quantile_of(level: str) -> float | None:
+    """The quantile that a level's name stands for, None for the mean; ValueError for other names."""
+    if level == "mean":
+        return None
+    if re.fullmatch(r"q(0?\.\d+|0|1)", level):
+        return float(level[1:])
+    raise ValueError(f"level {level!r}: expected a number, 'mean', or a quantile such as 'q0.995'")
+
+
+def as_region(region) -> tuple[tuple[float, ...], ...] | None:
+    if region is None:
+        return None
+    array = as_array("region", region)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"region of shape {array.shape}: expected (H, W), one weight for each cell of the layer")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            "region has weights outside [0, 1]; expected 0 where nothing happens, 1 where units are forced"
+        )
+    return as_tuples(array.tolist())
+
+
+def maps_of(output) -> torch.Tensor | None:
+    """The feature maps (N, U, H, W) in a module's output, a vector (N, U) as maps of one cell; None if it has none."""
+    if isinstance(output, torch.Tensor):
+        return output[..., None, None] if output.ndim == 2 else output if output.ndim == 4 else None
+    if isinstance(output, tuple | list):
+        return next((o for o in output if isinstance(o, torch.Tensor) and o.ndim == 4), None)
+    return None
+
+
+def with_maps(output, features: torch.Tensor):
+    """A module's output with other feature maps in it."""
+    if isinstance(output, torch.Tensor):
+        return features.flatten(1) if output.ndim == 2 else features
+    maps = maps_of(output)
+    return alike(output, [features if o is maps else o for o in output])
+
+
+def alike(value: tuple | list, items: list):
+    """A list or tuple of the same type with other items; named tuples take them one by one."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+@contextmanager
+def hooked(net: nn.Module, functions: Mapping[str, Callable[[torch.Tensor], torch.Tensor | None]]) -> Iterator[None]:
+    """Pass the maps (N, U, H, W) of each named layer through its function while the context lasts; None leaves them."""
+
+    def hook(module, inputs, output, function):
+        features = function(maps_of(output))
+        return None if features is None else with_maps(output, features)
+
+    with ExitStack() as stack:
+        for layer, function in functions.items():
+            handle = net.get_submodule(layer).register_forward_hook(partial(hook, function=function))
+            stack.callback(handle.remove)
+        yield
+
+
+class Abandoned(Exception):
+    """Raised inside a pass that was asked to stop; nothing of it is left behind."""
+
+
+@contextmanager
+def stoppable(net: nn.Module, stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Ask ``stop`` before each module of the network runs while the context lasts; when it says so, `Abandoned`."""
+
+    def ask(module, inputs):
+        if stop():
+            raise Abandoned("the pass was asked to stop")
+
+    with ExitStack() as stack:
+        for module in net.modules() if stop else ():
+            stack.callback(module.register_forward_pre_hook(ask).remove)
+        yield
+
+
+class Opened:
+    """A network stopped at a layer: ``features`` (N, U, H, W) as they were, and `resume` to run what lies behind.
+
+    While the network ran up to the layer, the outputs of all modules that came before were kept. `resume` runs the
+    network with those modules answering from memory, so it works for modules that are no chain, and pays only for what
+    lies behind the layer (and for plain functions between the modules in front of it). It does not work for modules
+    that hand something on by other ways than their outputs: then ``whole`` runs the whole network each time.
+
+    Parameters
+    ----------
+    net : Module
+        The network.
+    layer : str
+        Dotted name of a module that runs once.
+    arguments : tuple
+        What the network is called with; N images.
+    whole : bool
+        Whether `resume` runs everything.
+    """
+
+    def __init__(self, net: nn.Module, layer: str, arguments: tuple, whole: bool = False):
+        self.net, self.layer, self.arguments, self.whole = net, layer, arguments, whole
+        self.target = net.get_submodule(layer)
+        self.memory: dict[nn.Module, list] = {}
+        self.features: torch.Tensor | None = None
+        self.record()
+
+    def record(self) -> None:
+        forgotten = set()
+
+        def keep(module, inputs, output):
+            if self.features is not None:
+                return
+            if module is self.target:
+                kept = copied(output, 1)  # what follows may write into the output
+                self.features, self.memory[module] = maps_of(kept), [kept]
+            elif not self.whole and can_be_kept(output):
+                self.memory.setdefault(module, []).append(copied(output, 1))
+            else:
+                forgotten.add(module)
+
+        with ExitStack() as stack:
+            for module in self.net.modules():
+                stack.callback(module.register_forward_hook(keep).remove)
+            self.image = self.net(*self.arguments)
+        if self.features is None:
+            raise ValueError(f"layer {self.layer!r} did not run during the forward pass")
+        for module in forgotten:
+            self.memory.pop(module, None)
+        self.forget_inner_modules()
+
+    def forget_inner_modules(self) -> None:
+        """Keep only the outermost modules: what runs inside them is skipped with them."""
+        for module in list(self.memory):
+            for inner in list(module.modules())[1:]:
+                self.memory.pop(inner, None)
+
+    def resume(self, features: torch.Tensor) -> torch.Tensor:
+        """Output of the network if the layer's output were ``features`` (M, U, H, W); M is N, or any if N is 1."""
+        n = len(features)
+        arguments = [copied(a, n) for a in self.arguments]
+        if self.whole:
+            with hooked(self.net, {self.layer: lambda r: features.clone()}):
+                return self.net(*arguments)
+        with ExitStack() as stack:
+            for module, outputs in self.memory.items():
+                kept = [copied(o, n) for o in outputs]
+                answers = iter([with_maps(kept[0], features.clone())] if module is self.target else kept)
+                stack.callback(restore, module, module.__dict__.get("forward"))
+                module.forward = answer_from(answers, module.forward)
+            return self.net(*arguments)
+
+
+def answer_from(answers: Iterator, forward: Callable) -> Callable:
+    """A forward that gives the remembered answers first, and runs the real ``forward`` when they are used up."""
+
+    def remembered(*args, **kwargs):
+        for answer in answers:
+            return answer
+        return forward(*args, **kwargs)
+
+    return remembered
+
+
+def restore(module: nn.Module, forward: Callable | None) -> None:
+    if forward is None:
+        del module.forward
+    else:
+        module.forward = forward
+
+
+def can_be_kept(value) -> bool:
+    """Whether a module's output can be copied: tensors, plain values, and tuples, lists and dicts of them."""
+    if isinstance(value, tuple | list):
+        return all(map(can_be_kept, value))
+    if type(value) is dict:
+        return all(map(can_be_kept, value.values()))
+    return value is None or isinstance(value, torch.Tensor | str | Number)
+
+
+def copied(value, n: int):
+    """Copy tensors, those of batch 1 as a batch of n; inside tuples, lists and dicts too."""
+    if isinstance(value, torch.Tensor):
+        single = value.ndim and len(value) == 1 and n > 1
+        return value.repeat(n, *[1] * (value.ndim - 1)) if single else value.clone()
+    if isinstance(value, tuple | list):
+        return alike(value, [copied(v, n) for v in value])
+    return {name: copied(v, n) for name, v in value.items()} if type(value) is dict else value

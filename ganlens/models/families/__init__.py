@@ -1,0 +1,1 @@
+"""Families of generators: each file says how its checkpoints are recognised, and builds the network."""

@@ -1,0 +1,1 @@
+"""Files of others, read as data: nothing in them is executed."""

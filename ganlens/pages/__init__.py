@@ -1,0 +1,1 @@
+"""Pages to send around."""
