@@ -143,7 +143,7 @@ def networks_alone(G: Generator, S: Segmenter, layer: str, n: int) -> None:
     size = steady_batch(G, [layer])
     with torch.inference_mode():
         for start in range(0, n, size):
-            S.labels(G.forward(G.sample(range(start, min(start + size, n)))))
+            S.labels(G.forward(G.latents(range(start, min(start + size, n)))))
 
 
 def network_rows(net: ProgressiveGenerator, n: int, rounds: int, progress: bool) -> list[dict]:
@@ -153,7 +153,7 @@ def network_rows(net: ProgressiveGenerator, n: int, rounds: int, progress: bool)
     for name, dtype in (("rewritten", torch.float32), ("rewritten, bfloat16", torch.bfloat16)):
         G = progressive(copy.deepcopy(net))
         generators |= {name: G} if rewrite(G, dtype) is not None else {}
-    cases = {case: lambda n, G=G: G.forward(G.sample(range(n))) for case, G in generators.items()}
+    cases = {case: lambda n, G=G: G.forward(G.latents(range(n))) for case, G in generators.items()}
     for layer in list(plain.layers)[3::3]:
         opened = plain.open(layer, range(n))
         cases[f"plain, behind {layer}"] = lambda _, opened=opened: opened.resume(opened.features)

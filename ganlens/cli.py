@@ -111,11 +111,12 @@ DEBUG = argument("--debug", action="store_true", help="show the traceback of an 
 def models(args) -> None:
     """List the generators and segmenters that can be used by name."""
     from ganlens.models import list_models
-    from ganlens.segmenters import SEGMENTERS
+    from ganlens.segmenters import list_segmenters
 
     if args.json:
-        return emit_json({"generators": list_models().rows(), "segmenters": SEGMENTERS})
-    emit(f"{list_models()}\n\n{table([{'segmenter': name, 'about': about} for name, about in SEGMENTERS.items()])}")
+        return emit_json({"generators": list_models().rows(), "segmenters": list_segmenters()})
+    rows = [{"segmenter": name, "about": about} for name, about in list_segmenters().items()]
+    emit(f"{list_models()}\n\n{table(rows)}")
 
 
 @command(

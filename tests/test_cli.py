@@ -24,7 +24,7 @@ import ganlens as gl
 from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli
 from ganlens.dissection import dissect as matching
 from ganlens.models import list_models, load_generator
-from ganlens.segmenters import SEGMENTERS, load_segmenter
+from ganlens.segmenters import list_segmenters, load_segmenter
 
 ROOT = Path(__file__).parent.parent
 N = 16
@@ -158,12 +158,12 @@ class TestLists:
         status, out, err = ganlens("models")
         assert (status, err) == (0, "")
         assert out.startswith(repr(list_models()))
-        for name, about in SEGMENTERS.items():
+        for name, about in list_segmenters().items():
             assert re.search(rf"^{re.escape(name)}  +{re.escape(about)}$", out, re.MULTILINE)
 
     def test_models_json(self, ganlens):
         found = json.loads(ganlens("models", "--json")[1])
-        assert found == {"generators": list_models().rows(), "segmenters": SEGMENTERS}
+        assert found == {"generators": list_models().rows(), "segmenters": list_segmenters()}
 
     def test_layers(self, ganlens):
         status, out, err = ganlens("layers")

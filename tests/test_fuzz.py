@@ -187,7 +187,7 @@ SEEDS = st.one_of(
 
 @fuzzed(80, seeds=SEEDS | any_.ANYTHING, other=any_.ANYTHING, labels=any_.TENSORS | any_.ANYTHING)
 def test_generate(lab, seeds, other, labels):
-    refused(lab.G.sample, seeds)
+    refused(lab.G.latents, seeds)
     refused(lab.G.generate, seeds)
     refused(lab.G.generate, [0, 1], other)
     refused(lab.G.generate, [0, 1], batch_size=other)
@@ -208,7 +208,7 @@ def test_resume(lab, features, good, other):
         refused(lab.G.resume, "layer", some)
         refused(opened.resume, some)
     refused(lab.G.resume, other, opened.features)
-    refused(lab.G.read, lab.G.sample([0]), other)
+    refused(lab.G.read, lab.G.latents([0]), other)
     refused(opened.edited, other)
     lab.check()
 

@@ -283,14 +283,14 @@ def watch(a, b, n, sample, progress, known) -> tuple[CrossMoments, int, bool]:
 
 def features_of(D: Dissection, seeds: range) -> torch.Tensor:
     """Features (N, U, H, W) of the dissected layer."""
-    return D.generator.read(D.generator.sample(seeds), [D.layer])[1][D.layer]
+    return D.generator.read(D.generator.latents(seeds), [D.layer])[1][D.layer]
 
 
 def reads_the_same(a: Dissection, b: Dissection) -> bool:
     """Whether both generators are at hand and are given the same latents for a seed."""
     if a.generator is None or b.generator is None:
         return False
-    latents = [D.generator.sample([0, 1]).cpu() for D in (a, b)]
+    latents = [D.generator.latents([0, 1]).cpu() for D in (a, b)]
     return torch.equal(*latents)
 
 

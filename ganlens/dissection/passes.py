@@ -137,7 +137,7 @@ class Pass:
         """Generate and segment the images of seeds."""
         padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
         with torch.inference_mode(), self.precision():
-            images, features = self.generator.read(self.generator.sample(padded), self.question.layers)
+            images, features = self.generator.read(self.generator.latents(padded), self.question.layers)
             images, S = images.float(), self.segmenter
             labels = check_labels(S.labels(images), len(padded), len(S.concepts), S.name)[: len(seeds)]
             if images.device.type != "cpu" or not images.sum().isfinite():

@@ -205,7 +205,7 @@ class Dissection(Ranked):
         pictures, masks = {}, {}
         for start in range(0, len(every), 32):
             some = every[start : start + 32]
-            x, features = generator.read(generator.sample(some), [self.layer])
+            x, features = generator.read(generator.latents(some), [self.layer])
             pictures |= dict(zip(some, to_uint8(x), strict=True))
             for unit in units:
                 inside = [s for s in some if s in seeds[unit]]

@@ -255,7 +255,7 @@ def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: boo
     with progress_bar(progress, n, "presence") as done, interrupt_between_steps() as interrupted:
         for seeds in samples(D.seed, min(n, D.n), 32):
             with torch.inference_mode():
-                x, features = generator.read(generator.sample(seeds), [D.layer])
+                x, features = generator.read(generator.latents(seeds), [D.layer])
             shown = (labels_of(D, x) == i + 1).any(1, keepdim=True)  # (N, 1, h, w)
             cells = downsampled(shown, features[D.layer].shape[2:])
             total += (features[D.layer] * cells).double().sum((0, 2, 3))

@@ -82,7 +82,7 @@ class Generator(Choices):
         self._closed: dict[tuple, OpenedGenerator] = {}
         self._whole: dict[str, bool] = {}
         self._trusted = trusted
-        arguments = self._arguments(self.sample([0, 1]))
+        arguments = self._arguments(self.latents([0, 1]))
         self.layers, x = discover(net, lambda: self._image(net(*arguments)), 2, self.name, layers, vectors)
         self.image_shape = tuple(x.shape[1:])
 
@@ -171,7 +171,7 @@ class Generator(Choices):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def sample(self, seeds: Iterable[int] | int) -> torch.Tensor:
+    def latents(self, seeds: Iterable[int] | int) -> torch.Tensor:
         """Latents (N, Z) of the given seeds, each decided by its seed alone; standard normal, unless `law` differs.
 
         The numbers are those of ``numpy.random.RandomState(seed).standard_normal``, which numpy keeps for ever.
@@ -218,7 +218,7 @@ class Generator(Choices):
         with torch.inference_mode(), self._lock, hooked(self.net, functions):
             for start in range(0, len(seeds), batch_size):
                 some = slice(start, start + batch_size)
-                parts.append(self.forward(self.sample(seeds[some]), None if labels is None else labels[some]))
+                parts.append(self.forward(self.latents(seeds[some]), None if labels is None else labels[some]))
         return torch.cat(parts)
 
     def read(
@@ -253,7 +253,7 @@ class Generator(Choices):
         self.check_layer(layer)
         whole = self._runs_whole(layer)
         with torch.inference_mode(), self._lock, stoppable(self.net, stop):
-            return OpenedGenerator(self, layer, self._arguments(self.sample(seeds), labels), whole)
+            return OpenedGenerator(self, layer, self._arguments(self.latents(seeds), labels), whole)
 
     def _runs_whole(self, layer: str) -> bool:
         """Whether the network cannot be resumed at a layer; tried once, and then said."""
@@ -359,7 +359,7 @@ class Generator(Choices):
         if key not in self._levels:
             seeds = range(LEVEL_SAMPLE)[: self.count]
             with torch.inference_mode(), self._lock:
-                parts = [self.read(self.sample(seeds[i : i + 32]), [layer])[1][layer] for i in seeds[::32]]
+                parts = [self.read(self.latents(seeds[i : i + 32]), [layer])[1][layer] for i in seeds[::32]]
                 values = torch.cat(parts).transpose(0, 1).flatten(1)
                 levels = Levels(Scale(values.amin(1), values.amax(1)))
                 for part in parts:

@@ -176,7 +176,7 @@ class Classifier(Generator):
 
     __hash__ = Generator.__hash__
 
-    def sample(self, seeds: Iterable[int] | int) -> torch.Tensor:
+    def latents(self, seeds: Iterable[int] | int) -> torch.Tensor:
         """The images (N, 3, Y, X) of these numbers, in [-1, 1]; ValueError if there are none."""
         seeds = as_seeds(seeds)
         if max(seeds) >= self.count:
@@ -198,7 +198,7 @@ class Classifier(Generator):
         """The images (N, 3, Y, X) of these numbers; ValueError with edits, which change scores and no images."""
         if isinstance(edits, Edit) or len(edits):
             self.check_draws()
-        return self.sample(seeds)
+        return self.latents(seeds)
 
     def open(self, layer: str, seeds: Iterable[int] | int, labels=None, stop=None) -> "OpenedClassifier":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.scores(edits)`` runs the rest, as often as asked."""
@@ -250,7 +250,7 @@ class Classifier(Generator):
         functions, parts = self._editing(edits), []
         with torch.inference_mode(), self._lock, hooked(self.net, functions):
             for start in range(0, len(seeds), batch_size):
-                x = self.sample(seeds[start : start + batch_size])
+                x = self.latents(seeds[start : start + batch_size])
                 parts.append(self._image(self.net(*self._arguments(grown(x))))[: len(x)])
         return torch.cat(parts)
 
@@ -278,7 +278,7 @@ class OpenedClassifier:
     @property
     def image(self) -> torch.Tensor:
         """The images (N, 3, Y, X)."""
-        return self.generator.sample(self.seeds)
+        return self.generator.latents(self.seeds)
 
     def scores(self, edits: Sequence[Edit] | Edit = (), stop: Callable[[], bool] | None = None) -> torch.Tensor:
         """Scores (N, K) with edits of this layer and of later ones, applied in their order; see `Classifier.scores`."""

@@ -95,7 +95,7 @@ def as_latents(z) -> torch.Tensor:
     """Latents (N, Z) as they are; ValueError for what is no batch of real numbers."""
     if not isinstance(z, torch.Tensor) or z.ndim < 2 or not z.is_floating_point() or not len(z):
         found = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, torch.Tensor) else type(z).__name__
-        raise ValueError(f"latents: {found} given; expected a tensor (N, Z), as G.sample makes it")
+        raise ValueError(f"latents: {found} given; expected a tensor (N, Z), as G.latents makes it")
     return z
 
 

@@ -70,11 +70,11 @@ def can_resume(generator: "Generator", layer: str) -> bool:
     network makes other images, so that what it may keep for later is not theirs.
     """
     with torch.inference_mode(), generator._lock:
-        openings = [generator._arguments(generator.sample(seeds)) for seeds in ([1, 2], [1])]
+        openings = [generator._arguments(generator.latents(seeds)) for seeds in ([1, 2], [1])]
         quick = [OpenedGenerator(generator, layer, arguments) for arguments in openings]
         features = 1.25 * quick[0].features.flip(0) + 0.1
         expected = [OpenedGenerator(generator, layer, a, whole=True).resume(features) for a in openings]
-        generator.net(*generator._arguments(generator.sample([3, 4])))
+        generator.net(*generator._arguments(generator.latents([3, 4])))
         try:
             found = [opened.resume(features) for opened in quick]
         except Exception:  # whatever a network does when some of its modules do not run

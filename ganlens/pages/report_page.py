@@ -18,7 +18,7 @@ from ganlens.models import list_models
 from ganlens.pages.markup import Markup, h, join, table
 from ganlens.pages.report_units import percent, units_table
 from ganlens.plots.svg import as_svg
-from ganlens.segmenters import SEGMENTERS
+from ganlens.segmenters import list_segmenters
 
 HERE = Path(__file__).parent
 MOST_BESIDE = 16  # concepts whose numbers stand on the page; those of more are opened by a click
@@ -313,7 +313,7 @@ def again(parts: Mapping[str, Dissection], files: Mapping[str, Sequence[Path]]) 
 def recipe(D: Dissection) -> str:
     """The lines of Python that make a dissection."""
     lines = []
-    for letter, what, known in (("G", "generator", list_models()), ("S", "segmenter", SEGMENTERS)):
+    for letter, what, known in (("G", "generator", list_models()), ("S", "segmenter", list_segmenters())):
         name = D.origin[what]
         call = f"gl.load_{what}({name!r})" if name in known else f"…  # the {what} {name!r}"
         lines.append(f"{letter} = {call}")

@@ -151,7 +151,7 @@ def unit_maps(D: Dissection, unit: int, k: int = 6, plane: int = 0, ax: Axes | N
     D.check_units([unit])
     check_at_least_one(k=k)
     G, S = D.attached("generator"), D.attached("segmenter")
-    x, features = G.read(G.sample([seed for seed in D.top[unit, :k].tolist() if seed >= 0]), [D.layer])
+    x, features = G.read(G.latents([seed for seed in D.top[unit, :k].tolist() if seed >= 0]), [D.layer])
     pictures, labels = as_pictures(x), label_plane(x, S, plane)
     values = upsample(features[D.layer][:, [unit]].detach(), x.shape[2:])[:, 0].cpu().numpy()  # (N, Y, X)
     lit = contoured(heat(values / max(values.max(), 1e-9), pictures), values > D.thresholds[unit])

@@ -2,27 +2,35 @@
 
 import os
 import re
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
 from ganlens.arguments import check_kind, close_match
 from ganlens.segmenters.base import Concept, Segmenter
 
-HUB = {  # short names of networks that the transformers package runs
-    "upernet": "openmmlab/upernet-convnext-tiny",
-    "upernet-swin": "openmmlab/upernet-swin-tiny",
-    "segformer": "nvidia/segformer-b0-finetuned-ade-512-512",
-    "mask2former": "facebook/mask2former-swin-tiny-ade-semantic",
-    "clipseg": "CIDAS/clipseg-rd64-refined",
-}
+FIRST = ("scenes", "colors")  # of the list: those that need no download
 
-SEGMENTERS = {
-    "scenes": "thirteen concepts of painted scenes; embedded, needs no download",
-    "colors": "the eleven basic colors; needs no network and no download",
-    "upernet": f"150 concepts of ADE20K, the network of the paper ({HUB['upernet']})",
-    "upernet-swin": f"150 concepts of ADE20K ({HUB['upernet-swin']})",
-    "segformer": f"150 concepts of ADE20K, fast ({HUB['segformer']})",
-    "mask2former": f"150 concepts of ADE20K ({HUB['mask2former']})",
-    "clipseg": f"the concepts that you type: concepts=[…] ({HUB['clipseg']})",
-}
+
+def known_segmenters() -> dict[str, ModuleType]:
+    """What loads each segmenter that has a name: the file of this folder that says so.
+
+    Such a file says two things: ``NAMES``, what there is by name and in a line each; and ``load(name, **options)``.
+    """
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    return {name: module for module in modules for name in getattr(module, "NAMES", ())}
+
+
+def list_segmenters() -> dict[str, str]:
+    """The names that `load_segmenter` takes, and what each is.
+
+    Examples
+    --------
+    >>> list_segmenters()["colors"]
+    'the eleven basic colors; needs no network and no download'
+    """
+    known = known_segmenters()
+    return {name: known[name].NAMES[name] for name in sorted(known, key=lambda name: (name not in FIRST, name))}
 
 
 def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
@@ -34,8 +42,8 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     Parameters
     ----------
     name : str or path
-        A name in ``SEGMENTERS``, names joined by "+", a model id of huggingface.co, or a folder with a model that
-        `transformers` saved.
+        A name that `list_segmenters` gives, names joined by "+", a model id of huggingface.co, or a folder with a model
+        that `transformers` saved.
     **options
         For networks of `transformers`: ``size``, ``grid`` and ``batch_size`` of
         `ganlens.segmenters.huggingface.HuggingFaceSegmenter`; for CLIPSeg ``concepts``, ``level``, ``prompt``, ``grid``
@@ -57,16 +65,9 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     ['sky', 'cloud', 'sun']
     """
     name = os.fspath(check_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
-    if name == "scenes":
-        from ganlens.segmenters.scenes import SceneSegmenter
-
-        return SceneSegmenter(**options)
-    if name == "colors":
-        from ganlens.segmenters.colors import ColorSegmenter
-
-        return ColorSegmenter(**options)
-    if name in HUB:
-        return load_network(HUB[name], options, typed=name == "clipseg")
+    known = known_segmenters()
+    if name in known:
+        return known[name].load(name, **options)
     if os.path.exists(name):
         return load_network(name, options)
     if "+" in name and not options:
@@ -75,12 +76,12 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
         return UnionSegmenter(*(load_segmenter(part.strip()) for part in name.split("+")))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return load_network(name, options)
-    raise ValueError(close_match("segmenter", name, list(SEGMENTERS), "ganlens") + ", model ids and folders")
+    raise ValueError(close_match("segmenter", name, list(list_segmenters()), "ganlens") + ", model ids and folders")
 
 
-def load_network(source: str, options: dict, typed: bool = False) -> Segmenter:
+def load_network(source: str, options: dict) -> Segmenter:
     """Open a folder or model id: a CLIPSeg if concepts are typed, else a network that has its own."""
-    if typed or "concepts" in options:
+    if "concepts" in options:
         from ganlens.segmenters.clipseg import ClipSegSegmenter
 
         return ClipSegSegmenter(source, **options)
@@ -89,4 +90,4 @@ def load_network(source: str, options: dict, typed: bool = False) -> Segmenter:
     return HuggingFaceSegmenter(source, **options)
 
 
-__all__ = ["SEGMENTERS", "Concept", "Segmenter", "load_segmenter"]
+__all__ = ["Concept", "Segmenter", "list_segmenters", "load_segmenter"]

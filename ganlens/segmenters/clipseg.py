@@ -17,6 +17,14 @@ from ganlens.segmenters.huggingface import (
     open_pretrained,
 )
 
+MODEL = "CIDAS/clipseg-rd64-refined"
+NAMES = {"clipseg": f"the concepts that you type: concepts=[…] ({MODEL})"}
+
+
+def load(name: str, **options) -> "ClipSegSegmenter":
+    """CLIPSeg, for the concepts in the options."""
+    return ClipSegSegmenter(MODEL, **options)
+
 
 class ClipSegSegmenter(Segmenter):
     """Any words as concepts.

@@ -6,6 +6,8 @@ import torch
 
 from ganlens.segmenters.base import Concept, Segmenter
 
+NAMES = {"colors": "the eleven basic colors; needs no network and no download"}
+
 # The eleven basic color terms of English (Berlin & Kay, Basic Color Terms, 1969). For each, what people call by the
 # term alone and by light, dark, pale, bright and dull with it, where the survey has such a name: the values of the XKCD
 # color-name survey (Munroe 2010, https://xkcd.com/color/rgb/, CC0). Its "pale grey", #fdfdfe, is left out: it is white.
@@ -107,3 +109,8 @@ class ColorSegmenter(Segmenter):
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.name} {PROTOTYPES} {LIGHTNESS}".encode()).hexdigest()[:16]
+
+
+def load(name: str, **options) -> ColorSegmenter:
+    """The segmenter of colors."""
+    return ColorSegmenter(**options)

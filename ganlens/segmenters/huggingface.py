@@ -20,6 +20,18 @@ from torch.nn import functional as F
 
 from ganlens.segmenters.base import Concept, Segmenter
 
+HUB = {  # short names, and the models that they mean
+    "upernet": "openmmlab/upernet-convnext-tiny",
+    "upernet-swin": "openmmlab/upernet-swin-tiny",
+    "segformer": "nvidia/segformer-b0-finetuned-ade-512-512",
+    "mask2former": "facebook/mask2former-swin-tiny-ade-semantic",
+}
+NAMES = {
+    "upernet": f"150 concepts of ADE20K, the network of the paper ({HUB['upernet']})",
+    "upernet-swin": f"150 concepts of ADE20K ({HUB['upernet-swin']})",
+    "segformer": f"150 concepts of ADE20K, fast ({HUB['segformer']})",
+    "mask2former": f"150 concepts of ADE20K ({HUB['mask2former']})",
+}
 NOTHING = {"background", "unlabeled", "unlabelled", "void"}  # classes that are no concepts
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # by Pillow's numbers
 FAMILIES = {  # ends of config.architectures, and what opens such a network
@@ -28,6 +40,11 @@ FAMILIES = {  # ends of config.architectures, and what opens such a network
     "ForInstanceSegmentation": "AutoModelForUniversalSegmentation",
     "CLIPSegForImageSegmentation": "CLIPSegForImageSegmentation",
 }
+
+
+def load(name: str, **options) -> "HuggingFaceSegmenter":
+    """The segmenter behind a short name."""
+    return HuggingFaceSegmenter(HUB[name], **options)
 
 
 @dataclass(frozen=True)

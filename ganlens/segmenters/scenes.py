@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ganlens.segmenters.base import Concept, Segmenter
 
+NAMES = {"scenes": "thirteen concepts of painted scenes; embedded, needs no download"}
 WEIGHTS = Path(__file__).with_name("scenes.safetensors")
 
 
@@ -85,3 +86,8 @@ class SceneSegmenter(Segmenter):
     @property
     def fingerprint(self) -> str:
         return self.fingerprint_
+
+
+def load(name: str, **options) -> SceneSegmenter:
+    """The embedded segmenter."""
+    return SceneSegmenter(**options)

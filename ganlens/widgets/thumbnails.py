@@ -84,7 +84,7 @@ def closeups(D: Dissection, unit: int, start: int, count: int) -> tuple[list[byt
     if not seeds:
         return [], [], []
     with torch.no_grad():
-        x, features = G.read(G.sample(seeds), [D.layer])
+        x, features = G.read(G.latents(seeds), [D.layer])
         values = upsample(features[D.layer][:, [unit]].float(), tuple(x.shape[2:]))[:, 0].cpu().numpy()  # (N, Y, X)
         labels = None if S is None else plane_of(S.labels(x).cpu().numpy(), D.concepts.index(D.labels[unit].concept))
     pictures, factor = to_uint8(x), enlargement(D, CLOSE)

@@ -122,7 +122,7 @@ class TestCorrelation:
         M = gl.match_units(original, other, n=40, seed=5, progress=False)
         features = []
         for D in (original, other):
-            z = D.generator.sample(range(5_000_000, 5_000_040))
+            z = D.generator.latents(range(5_000_000, 5_000_040))
             r = upsample(D.generator.read(z, [D.layer])[1][D.layer].detach(), (8, 8))  # 6x6 of one, 8x8 of the other
             features.append(r.transpose(0, 1).flatten(1).numpy())
         np.testing.assert_allclose(M.similarity, np.corrcoef(*features)[:U, U:], atol=1e-5)

@@ -34,7 +34,7 @@ def masks(G, S, layer, seeds, batch=8):
     r, labels = [], []
     for i in range(0, len(seeds), batch):
         with torch.no_grad():
-            x, features = G.read(G.sample(seeds[i : i + batch]), [layer])
+            x, features = G.read(G.latents(seeds[i : i + batch]), [layer])
             labels.append(S.labels(x))
         r.append(F.interpolate(features[layer], size=labels[-1].shape[2:], mode="bilinear", align_corners=False))
     return torch.cat(r).numpy(), torch.cat(labels).numpy()
@@ -195,7 +195,7 @@ class TestBruteForce:
         D = gl.dissect(G, S, "layer", n=50, seed=3, top=5, progress=False)
         seeds = range(3_000_000, 3_000_050)
         with torch.no_grad():
-            maxima = G.read(G.sample(seeds), ["layer"])[1]["layer"].amax((2, 3))
+            maxima = G.read(G.latents(seeds), ["layer"])[1]["layer"].amax((2, 3))
         for u in range(len(D.top)):
             best = sorted(range(50), key=lambda i: (-maxima[i, u], i))[:5]
             assert D.top[u].tolist() == [seeds[i] for i in best]
@@ -483,7 +483,7 @@ class TestBroken:
 
         def make(wrong, seeds, lost=False):
             G = gl.Generator.wrap(Breaking(wrong), Z)
-            G.net.first, G.net.lost = [G.sample(seed)[0, 0].item() for seed in seeds], lost
+            G.net.first, G.net.lost = [G.latents(seed)[0, 0].item() for seed in seeds], lost
             return G
 
         return make

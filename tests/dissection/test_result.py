@@ -120,7 +120,7 @@ class TestNumbers:
 
     def test_levels_are_those_of_the_sample(self, G, D):
         with torch.inference_mode():
-            r = torch.cat([G.read(G.sample(range(i, i + 8)), ["layer4"])[1]["layer4"] for i in range(0, 96, 8)])
+            r = torch.cat([G.read(G.latents(range(i, i + 8)), ["layer4"])[1]["layer4"] for i in range(0, 96, 8)])
         assert torch.equal(D.levels.highest, r.amax((0, 2, 3)))
         torch.testing.assert_close(D.levels.mean(), r.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
         above = (r > D.levels.quantile(0.9)[:, None, None]).float().mean((0, 2, 3))

@@ -151,7 +151,7 @@ def test_scores_by_distance_equal_the_formula(broken, real):
     """Of the 80 images, a fifth, of the highest maximum of the unit, in the sample two after the dissection's."""
     found = find(broken, real)
     G, seeds = broken.generator, range(2_000_000, 2_000_400)
-    x, r = G.read(G.sample(seeds), ["layer"])
+    x, r = G.read(G.latents(seeds), ["layer"])
     for unit in (3, 8):
         best = np.argsort(-r["layer"][:, unit].amax((1, 2)).numpy(), kind="stable")[:80]
         a, b = (features(images).double().numpy() for images in (x[best], real))
@@ -163,7 +163,7 @@ def test_scores_by_distance_equal_the_formula(broken, real):
 def test_scores_by_activation_equal_their_definition(broken):
     found = find(broken, None, "activation")
     G = broken.generator
-    r = G.read(G.sample(range(2_000_000, 2_000_400)), ["layer"])[1]["layer"].double().numpy().reshape(400, UNITS, 64)
+    r = G.read(G.latents(range(2_000_000, 2_000_400)), ["layer"])[1]["layer"].double().numpy().reshape(400, UNITS, 64)
     above = (r - broken.levels.quantile(0.5).double().numpy()[:, None]).clip(0)
     cells = -np.sort(-above, 2)[..., :3]  # 5 % of 64 cells
     peaks = [np.sort(cells[:, unit, 0])[-20:].mean() for unit in range(UNITS)]

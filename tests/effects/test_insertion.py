@@ -58,7 +58,7 @@ def test_places_depend_on_the_seed_alone(D):
 
 def test_presence_level_is_the_mean_where_the_concept_is(embedded):
     D, i = embedded, embedded.segmenter.index("tree")
-    x, features = D.generator.read(D.generator.sample(range(D.seed * 10**6, D.seed * 10**6 + 40)), [D.layer])
+    x, features = D.generator.read(D.generator.latents(range(D.seed * 10**6, D.seed * 10**6 + 40)), [D.layer])
     shown = D.segmenter.labels(x) == i + 1
     r = nn.functional.interpolate(features[D.layer], (64, 64), mode="bilinear", align_corners=False)
     expected = (r.double() * shown).sum((0, 2, 3)) / shown.sum()

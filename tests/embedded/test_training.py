@@ -56,7 +56,7 @@ def test_two_processes_train_and_leave_what_is_promised(folder):
     G = load(folder / "exported.safetensors")
     net = SceneGenerator()
     net.load_state_dict(state["average"])
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     with torch.no_grad():
         assert torch.allclose(G.forward(z), net(z).clamp(-1, 1), atol=0.02)  # half precision on disk
 

@@ -17,7 +17,7 @@ from ganlens.models.bit_exact import Dense, Pointwise, dense, pointwise
 from ganlens.models.families import dcgan, rewriting
 from ganlens.models.families import progan_ablations as ablations
 from ganlens.models.families.progan import ProgressiveGenerator
-from ganlens.models.families.stylegan2_files import from_nvidia
+from ganlens.models.families.stylegan2_nvidia import from_nvidia
 
 WIDE = (512, 512, 512, 512, 256, 256)  # up to 16x16
 

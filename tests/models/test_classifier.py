@@ -58,10 +58,10 @@ def test_image_i_is_seed_i(C, untouched):
     untouched(C.net)
     assert (C.count, C.image_shape, C.class_names) == (60, (3, 8, 8), ("red", "green", "blue"))
     assert C.layers == {"layer": (6, 8, 8), "late": (3, 8, 8)}
-    assert torch.equal(C.sample([7, 2]), x[[7, 2]])
+    assert torch.equal(C.latents([7, 2]), x[[7, 2]])
     assert torch.equal(C.generate([7, 2]), x[[7, 2]])
     assert C.truth.tolist() == labels.tolist()
-    images, features = C.read(C.sample(range(5)), ["layer"])
+    images, features = C.read(C.latents(range(5)), ["layer"])
     assert torch.equal(images, x[:5])
     assert torch.allclose(features["layer"][:, 2], (x[:5, 0] + 1) / 2)
     assert torch.allclose(C.scores(range(60)), C.net(x))
@@ -74,7 +74,7 @@ def test_edits_change_scores(C, untouched):
     assert torch.allclose(after[:, 1], torch.full((9,), 2.0))
     assert torch.equal(after[:, 2], before[:, 2])
     half = C.scores(range(9), ablate("layer", [2], region=np.tile(np.arange(8) < 4, (8, 1))))
-    red = (C.sample(range(9))[:, 0] + 1) / 2
+    red = (C.latents(range(9))[:, 0] + 1) / 2
     assert torch.allclose(half[:, 0], red[:, :, 4:].sum((1, 2)) / 64)
 
 
@@ -92,7 +92,7 @@ def test_an_opened_layer_gives_the_scores_of_a_whole_pass(untouched):
     edits = [ablate("1", [0, 3]), ablate("3", [1])]
     assert torch.allclose(opened.scores(), C.scores(range(10)), atol=1e-6)
     assert torch.allclose(opened.scores(edits), C.scores(range(10), edits), atol=1e-6)
-    assert torch.equal(opened.image, C.sample(range(10)))
+    assert torch.equal(opened.image, C.latents(range(10)))
     with pytest.raises(ValueError, match="'0' lies in front of '1'"):
         opened.scores(ablate("0", [0]))
 
@@ -154,7 +154,7 @@ def test_inputs_are_prepared():
     for inputs, expected in (("[0,1]", plain), ("imagenet", usual), (lambda x: x.flip(3) * 3, x.flip(3) * 3)):
         C = Classifier.wrap(net, x, inputs=inputs)
         assert torch.allclose(C.scores(range(8)), net(expected), atol=1e-5)
-        assert torch.equal(C.sample(range(8)), x)  # what is shown and segmented stays as it is
+        assert torch.equal(C.latents(range(8)), x)  # what is shown and segmented stays as it is
 
 
 def test_levels_are_those_of_the_images(C):
@@ -171,7 +171,7 @@ def test_a_folder_is_read_as_it_is(folder):
     assert C.image_shape == (3, 16, 16)
     for i, path in enumerate(C.files):
         number = int(path.stem)
-        assert np.array_equal(np.rint((C.sample(i)[0].numpy() + 1) * 127.5), np.moveaxis(pictures()[number], 2, 0))
+        assert np.array_equal(np.rint((C.latents(i)[0].numpy() + 1) * 127.5), np.moveaxis(pictures()[number], 2, 0))
         assert C.class_names[C.truth[i]] == path.parent.name
 
 
@@ -196,7 +196,7 @@ def test_files_are_read_when_they_are_needed(folder):
     good = C.files[6].read_bytes()
     C.files[6].write_bytes(good[: len(good) // 2])
     with pytest.raises(ValueError, match=f"{re.escape(str(C.files[6]))}: not an image that can be read"):
-        C.sample([6])
+        C.latents([6])
 
 
 def test_images_are_scaled_and_cut_around_their_centre(tmp_path):
@@ -363,11 +363,11 @@ def test_there_are_no_other_images(C, S2):
         ):
             gl.dissect(C, S2, "layer", progress=False, **options)
     with pytest.raises(ValueError, match="image 60: signs has images 0 … 59"):
-        C.sample([3, 60])
+        C.latents([3, 60])
     with pytest.raises(ValueError, match="did you mean 'layer'"):
         C.scores([0], ablate("layr", [0]))
     with pytest.raises(ValueError, match="labels were given"):
-        C.read(C.sample([0]), ["layer"], labels=torch.tensor([0]))
+        C.read(C.latents([0]), ["layer"], labels=torch.tensor([0]))
     with pytest.raises(ValueError, match=r"images of shape \(2, 3, 4, 4\): expected \(N, 3, 8, 8\)"):
         C.forward(torch.zeros(2, 3, 4, 4))
 

@@ -407,5 +407,5 @@ def test_parallel_branches_resume():
         opened = G.open(layer, range(3))
         found = opened.resume(torch.full((3, 3, 2, 2), 0.5))
         with torch.no_grad():
-            expected = (0.5 * getattr(net, other)(G.sample(range(3)))).clamp(-1, 1)
+            expected = (0.5 * getattr(net, other)(G.latents(range(3)))).clamp(-1, 1)
         torch.testing.assert_close(found, expected)

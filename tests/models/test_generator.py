@@ -27,29 +27,29 @@ def discs():
 
 class TestSample:
     def test_a_latent_is_its_seed(self, G):
-        together = G.sample([7, 3, 7, 2**32 - 1])
+        together = G.latents([7, 3, 7, 2**32 - 1])
         assert together.shape == (4, G.z_dim)
         assert torch.equal(together[0], together[2])
-        assert torch.equal(together[1], G.sample(3)[0])
+        assert torch.equal(together[1], G.latents(3)[0])
         assert not torch.equal(together[0], together[1])
 
     def test_standard_normal(self, G):
-        z = G.sample(range(400))
+        z = G.latents(range(400))
         assert abs(z.mean().item()) < 0.03
         assert z.std().item() == pytest.approx(1, abs=0.03)
         assert np.abs(np.corrcoef(z.T) - np.eye(G.z_dim)).max() < 0.3
 
     def test_numpy_keeps_these_numbers(self, discs):
         expected = np.random.RandomState(5).standard_normal(Z).astype(np.float32)
-        np.testing.assert_array_equal(discs.sample(5)[0].numpy(), expected)
+        np.testing.assert_array_equal(discs.latents(5)[0].numpy(), expected)
 
     @pytest.mark.parametrize("kind", [list, tuple, iter, np.array, torch.tensor])
     def test_any_sequence_of_seeds(self, discs, kind):
-        assert torch.equal(discs.sample(kind([1, 2])), discs.sample(range(1, 3)))
+        assert torch.equal(discs.latents(kind([1, 2])), discs.latents(range(1, 3)))
 
     @pytest.mark.parametrize("seed", [3, np.int64(3), np.uint32(3)])
     def test_a_single_seed(self, discs, seed):
-        assert torch.equal(discs.sample(seed), discs.sample([3]))
+        assert torch.equal(discs.latents(seed), discs.latents([3]))
 
     @pytest.mark.parametrize(
         ("seeds", "message"),
@@ -67,7 +67,7 @@ class TestSample:
     )
     def test_bad_seeds(self, discs, seeds, message):
         with pytest.raises(ValueError, match=message):
-            discs.sample(seeds)
+            discs.latents(seeds)
 
 
 class TestGenerate:
@@ -104,11 +104,11 @@ class TestGenerate:
 
     def test_forward_is_generate(self, G):
         with torch.no_grad():
-            assert torch.equal(G.forward(G.sample([1, 2, 3])), G.generate([1, 2, 3]))
+            assert torch.equal(G.forward(G.latents([1, 2, 3])), G.generate([1, 2, 3]))
 
     def test_gradients_reach_the_latent(self, G, untouched):
         untouched(G.net)
-        z = G.sample([1, 2]).requires_grad_()
+        z = G.latents([1, 2]).requires_grad_()
         G.forward(z)[0].mean().backward()
         assert z.grad[0].abs().sum() > 0
         assert (z.grad[1] == 0).all()
@@ -177,12 +177,12 @@ class TestEdits:
             return r
 
         with torch.no_grad(), hooked(G.net, {layer: by_hand}):
-            expected = G.forward(G.sample(range(3)))
+            expected = G.forward(G.latents(range(3)))
         torch.testing.assert_close(G.generate(range(3), edit), expected, atol=1e-5, rtol=0)
 
     def test_named_levels_are_those_of_256_images(self, G):
         with torch.inference_mode():
-            parts = [G.read(G.sample(range(i, i + 64)), ["layer3"])[1]["layer3"] for i in range(0, 256, 64)]
+            parts = [G.read(G.latents(range(i, i + 64)), ["layer3"])[1]["layer3"] for i in range(0, 256, 64)]
         units = [0, 5, 100]
         values = torch.cat(parts).transpose(0, 1).flatten(1)[units].sort(1).values  # (U, P)
         mean = G.level(gl.ablate("layer3", units, to="mean"))
@@ -197,7 +197,7 @@ class TestEdits:
     def test_named_levels_are_forced(self, G):
         edits = [gl.insert("layer3", [2, 9], level="q0.99"), gl.ablate("layer3", [4], to="mean")]
         with torch.inference_mode():
-            r = G.read(G.sample(range(2)), ["layer3"])[1]["layer3"]
+            r = G.read(G.latents(range(2)), ["layer3"])[1]["layer3"]
             edited = G.edited(r, edits)
         for unit, level in zip([2, 9, 4], [*G.level(edits[0]), *G.level(edits[1])], strict=True):
             assert (edited[:, unit] == level).all()
@@ -210,7 +210,7 @@ class TestEdits:
     def test_paste(self, discs):
         """The disc of one image, pasted into another, is there."""
         with torch.inference_mode():
-            source = discs.read(discs.sample(3), ["layer"])[1]["layer"]
+            source = discs.read(discs.latents(3), ["layer"])[1]["layer"]
         pasted = discs.generate(range(4), gl.insert("layer", [7], level=source[0, [7]]))
         assert torch.equal(pasted, discs.generate(3).expand(4, -1, -1, -1))
 
@@ -234,7 +234,7 @@ class TestEdits:
         residual.net.fail = True
         for run in (
             lambda: residual.generate(0, edit),
-            lambda: residual.read(residual.sample(0), ["stem"]),
+            lambda: residual.read(residual.latents(0), ["stem"]),
             lambda: residual.open("stem", 0),
             lambda: opened.edited([edit, gl.ablate("block1", [2])]),
             lambda: residual.resume("stem", torch.zeros(1, 6, 4, 4)),
@@ -270,11 +270,11 @@ class TestEdits:
         """Nor do these mix with an edited run in another thread."""
         edit = gl.insert("layer2", range(20), level=3.0)
         with torch.inference_mode():
-            before = G.read(G.sample(range(2)), ["layer5"])
+            before = G.read(G.latents(range(2)), ["layer5"])
             worker = threading.Thread(target=lambda: [G.generate(range(8), edit, batch_size=2) for _ in range(3)])
             worker.start()
             while worker.is_alive():
-                x, features = G.read(G.sample(range(2)), ["layer5"])
+                x, features = G.read(G.latents(range(2)), ["layer5"])
                 assert torch.equal(x, before[0])
                 assert torch.equal(features["layer5"], before[1]["layer5"])
                 torch.testing.assert_close(G.resume("layer5", features["layer5"]), x, atol=1e-5, rtol=0)
@@ -284,29 +284,29 @@ class TestEdits:
 class TestRead:
     def test_all_layers_from_one_pass(self, G):
         with torch.inference_mode():
-            x, features = G.read(G.sample(range(3)), list(G.layers))
+            x, features = G.read(G.latents(range(3)), list(G.layers))
         assert torch.equal(x, G.generate(range(3)))
         assert {name: tuple(r.shape[1:]) for name, r in features.items()} == G.layers
 
     def test_one_image(self, G):
         with torch.inference_mode():
-            x, features = G.read(G.sample(5), ["layer4"])
-            others = G.read(G.sample([1, 5]), ["layer4"])
+            x, features = G.read(G.latents(5), ["layer4"])
+            others = G.read(G.latents([1, 5]), ["layer4"])
         assert len(x) == len(features["layer4"]) == 1
         assert torch.equal(features["layer4"][0], others[1]["layer4"][1])
 
     @torch.no_grad()
     def test_before_it_is_written_to(self, residual):
         """What an activation in place makes of a layer's output is not the layer's output."""
-        features = residual.read(residual.sample(range(4)), ["stem"])[1]["stem"]
+        features = residual.read(residual.latents(range(4)), ["stem"])[1]["stem"]
         net = residual.net
-        expected = net.stem(net.dense(residual.sample(range(4))).unflatten(1, (-1, 4, 4)))
+        expected = net.stem(net.dense(residual.latents(range(4))).unflatten(1, (-1, 4, 4)))
         torch.testing.assert_close(features, expected)
         assert features.min() < 0
 
     def test_unknown_layer(self, G):
         with pytest.raises(ValueError, match="no layer 'leyer4' in scenes; did you mean 'layer4'"):
-            G.read(G.sample(0), ["layer1", "leyer4"])
+            G.read(G.latents(0), ["layer1", "leyer4"])
 
 
 class TestResume:
@@ -314,7 +314,7 @@ class TestResume:
     def test_embedded(self, G, layer, untouched):
         untouched(G.net)
         with torch.inference_mode():
-            x, features = G.read(G.sample(range(2)), [layer])
+            x, features = G.read(G.latents(range(2)), [layer])
         r = features[layer]
         before = r.clone()
         torch.testing.assert_close(G.resume(layer, r), x, atol=1e-5, rtol=0)
@@ -332,7 +332,7 @@ class TestResume:
             return
         expected = residual.generate(range(3), edit)
         with torch.no_grad():
-            r = residual.read(residual.sample(range(3)), [layer])[1][layer]
+            r = residual.read(residual.latents(range(3)), [layer])[1][layer]
             assert (residual.resume(layer, r) - residual.generate(range(3))).abs().max() < 1e-5
             assert (residual.resume(layer, edit.apply(r)) - expected).abs().max() < 1e-5
 
@@ -341,7 +341,7 @@ class TestResume:
         """Features inside of a block do not decide the image alone; opened, the rest is remembered."""
         edit = gl.insert(layer, [1, 3], level=1.0)
         with torch.no_grad():
-            r = residual.read(residual.sample(range(3)), [layer])[1][layer]
+            r = residual.read(residual.latents(range(3)), [layer])[1][layer]
         with pytest.raises(ValueError, match=rf"also reads the latent; use G.open\('{layer}', seeds\).resume"):
             residual.resume(layer, r)
         found = residual.open(layer, range(3)).resume(edit.apply(r))
@@ -360,7 +360,7 @@ class TestResume:
 
     def test_gradients_reach_the_features(self, G):
         with torch.inference_mode():
-            r = G.read(G.sample(range(2)), ["layer6"])[1]["layer6"]
+            r = G.read(G.latents(range(2)), ["layer6"])[1]["layer6"]
         r = r.clone().requires_grad_()
         G.resume("layer6", r)[1].mean().backward()
         assert r.grad[1].abs().sum() > 0
@@ -535,7 +535,7 @@ class TestWrap:
         assert residual.layers["dense"] == residual.check_layer("dense") == (96, 1, 1)
         edit = gl.insert("dense", [3, 90], level=[1.0, -2.0])
         with torch.no_grad(), hooked(residual.net, {"dense": edit.apply}):
-            expected = residual.forward(residual.sample(range(3)))
+            expected = residual.forward(residual.latents(range(3)))
         torch.testing.assert_close(residual.generate(range(3), edit), expected)
         torch.testing.assert_close(residual.open("dense", range(3)).edited(edit), expected)
         assert (expected - residual.generate(range(3))).abs().max() > 1e-3

@@ -137,7 +137,7 @@ def by_hand(case: Case, G: gl.Generator, seeds, layer: str, edit: gl.Edit | None
         return r.flatten(1) if output.ndim == 2 else r
 
     handle = G.net.get_submodule(layer).register_forward_hook(hook)
-    z = G.sample(seeds)
+    z = G.latents(seeds)
     with torch.no_grad():
         x = case.image(G.net, z, G.labels(z))
     handle.remove()
@@ -182,7 +182,7 @@ class TestPlantedTruth:
             assert r[:3].argmax() == label
             found = G.generate(range(8), labels=torch.full((8,), label))
             assert torch.equal(of.generate(range(8)), found)
-        assert G.labels(G.sample(range(400))).bincount().min() > 100
+        assert G.labels(G.latents(range(400))).bincount().min() > 100
 
 
 class TestSettings:
@@ -228,9 +228,9 @@ class TestSettings:
 
     def test_a_class_is_the_seeds(self, G):
         """The same alone, in any batch, opened, read and generated; and all classes occur."""
-        z = G.sample(range(9))
+        z = G.latents(range(9))
         labels = G.labels(z)
-        assert torch.equal(labels[4:5], G.labels(G.sample(4)))
+        assert torch.equal(labels[4:5], G.labels(G.latents(4)))
         every = G.generate(range(9))
         torch.testing.assert_close(every, G.generate(range(9), labels=labels))
         torch.testing.assert_close(G.generate(range(9), batch_size=2), every)
@@ -245,8 +245,8 @@ class TestSettings:
     def test_labels_that_do_not_fit(self, G, labels):
         for call in (
             lambda: G.generate(range(3), labels=torch.tensor(labels)),
-            lambda: G.forward(G.sample(range(3)), torch.tensor(labels)),
-            lambda: G.read(G.sample(range(3)), ["scale"], torch.tensor(labels)),
+            lambda: G.forward(G.latents(range(3)), torch.tensor(labels)),
+            lambda: G.read(G.latents(range(3)), ["scale"], torch.tensor(labels)),
             lambda: G.open("scale", range(3), torch.tensor(labels)),
         ):
             with pytest.raises(ValueError, match=r"labels: expected whole numbers \(N,\) in 0 … 2"):
@@ -265,7 +265,7 @@ class TestSettings:
         """Mixtures of classes where the network takes vectors; refused where it looks classes up."""
         G = gl.Generator.wrap(OneHot(), Z, classes=4)
         mixed = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0, 1]])
-        expected = G.net(G.sample([0, 1])[..., None, None], mixed)
+        expected = G.net(G.latents([0, 1])[..., None, None], mixed)
         torch.testing.assert_close(G.generate([0, 1], labels=mixed), expected)
         with pytest.raises(ValueError, match=r"takes whole numbers \(N,\), no weights"):
             gl.Generator.wrap(Conditional(), Z, classes=3).generate([0, 1], labels=mixed[:, :3])
@@ -341,7 +341,7 @@ class TestInputs:
                 return (self.a(shape) * self.b(style)).unflatten(1, (3, 2, 2)).tanh()
 
         G = gl.Generator.wrap(Two(), Z, inputs=lambda z, labels: z.split([4, 2], 1))
-        z = G.sample(range(3))
+        z = G.latents(range(3))
         torch.testing.assert_close(G.forward(z), G.net(z[:, :4], z[:, 4:]))
         edit = gl.insert("a", [3], level=1.0)
         torch.testing.assert_close(G.open("a", range(3)).edited(edit), G.generate(range(3), edit))
@@ -356,7 +356,7 @@ class TestInputs:
     def test_style_of_another_network(self):
         mapping = nn.Linear(5, Z)
         G = gl.Generator.wrap(Skips(), 5, inputs=lambda z, labels: mapping(z))
-        z = G.sample(range(2))
+        z = G.latents(range(2))
         with torch.no_grad():
             torch.testing.assert_close(G.forward(z), G.net(mapping(z))[1])
 
@@ -465,7 +465,7 @@ class TestOutput:
 
         G = gl.Generator.wrap(Last(), Z)
         assert "colours last" in G.about
-        torch.testing.assert_close(G.generate(range(2))[:, :, 1, 2], G.sample(range(2))[:, :3].tanh())
+        torch.testing.assert_close(G.generate(range(2))[:, :, 1, 2], G.latents(range(2))[:, :3].tanh())
 
     def test_noise_and_batch_statistics_are_told(self):
         class Noisy(nn.Module):

@@ -145,7 +145,7 @@ class TestUnits:
         unit = D.units("tree")[0]
         seed = int(D.top[unit, 0])
         picture = pixels(shown.rows()[unit]["images"][0]["src"])
-        x, features = G.read(G.sample([seed]), ["layer4"])
+        x, features = G.read(G.latents([seed]), ["layer4"])
         on = nn.functional.interpolate(features["layer4"][:, [unit]], (64, 64), mode="bilinear")[0, 0].numpy()
         on = (on > D.thresholds[unit]).repeat(2, 0).repeat(2, 1)
         original = to_uint8(x)[0].repeat(2, 0).repeat(2, 1).astype(int)
@@ -311,7 +311,11 @@ class TestFiles:
         patterns = re.split(r",\s*", config["options.package_data"]["ganlens.pages"])
         folder = Path(pictures.__file__).parent
         assets = {path.name for path in folder.iterdir() if path.suffix not in ("", ".py")}
-        assert assets == {name for name in assets if any(fnmatch(name, p) for p in patterns)} >= {"page.css", "page.js"}
+        assert (
+            assets
+            == {name for name in assets if any(fnmatch(name, p) for p in patterns)}
+            >= {"report.css", "report.js"}
+        )
 
 
 class TestSafety:

@@ -222,7 +222,7 @@ def test_strips_say_how_many_are_left_out(D):
 def test_maps_are_brightest_where_the_unit_is(D, G):
     unit, k = int(np.argmax(D.top_values[:, 0])), 3
     images = plots.unit_maps(D, unit, k).images
-    x, features = G.read(G.sample(D.top[unit, :k].tolist()), ["layer4"])
+    x, features = G.read(G.latents(D.top[unit, :k].tolist()), ["layer4"])
     np.testing.assert_array_equal([i.get_array() for i in images[:k]], gl.images.to_uint8(x))
     for image, r in zip(images[k : 2 * k], features["layer4"][:, unit], strict=True):
         heat = np.asarray(image.get_array(), int)

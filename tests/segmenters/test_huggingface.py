@@ -13,13 +13,15 @@ import pytest
 import torch
 
 import ganlens as gl
-from ganlens.segmenters import HUB, huggingface
+from ganlens.segmenters import clipseg, huggingface
 from ganlens.segmenters.huggingface import Preparation, class_names
 
 transformers = pytest.importorskip("transformers")
 
 ADE = ["wall", "building, edifice", "sky", "screen, silver screen", "screen, CRT screen"]
 FAMILIES = ("segformer", "upernet", "mask2former")
+
+MODELS = huggingface.HUB | {"clipseg": clipseg.MODEL}
 
 
 def segformer():
@@ -303,13 +305,13 @@ class TestLoading:
     def test_offline(self, name, monkeypatch, tmp_path):
         """Nothing listens there: the error comes at once and names the files, their page and where to put them."""
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        page = f"https://huggingface.co/{HUB.get(name, name)}/tree/main"
+        page = f"https://huggingface.co/{MODELS.get(name, name)}/tree/main"
         with pytest.raises(OSError, match="is not in the cache and cannot be downloaded") as caught:
             gl.load_segmenter(name)
         assert page in str(caught.value)
         assert "config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin" in str(caught.value)
         assert "load_segmenter('path/to/folder')" in str(caught.value)
-        model = HUB.get(name, name)
+        model = MODELS.get(name, name)
         kept = model.replace("/", "--")
         assert re.search(rf"hf download {model}`.*bring the folder models--{kept} to /\S+", str(caught.value))
 
@@ -408,7 +410,7 @@ class TestLoading:
         for name in ("upernet", "upernet-swin", "segformer", "mask2former", "someone/some.model-1"):
             with pytest.raises(OSError, match="not here"):
                 gl.load_segmenter(name)
-        assert asked == [*list(HUB.values())[:4], "someone/some.model-1"]
+        assert asked == [*list(MODELS.values())[:4], "someone/some.model-1"]
 
     def test_unknown_name(self):
         with pytest.raises(ValueError, match="no segmenter 'segforma' in ganlens; did you mean 'segformer'"):

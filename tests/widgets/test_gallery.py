@@ -265,7 +265,7 @@ class TestMessages:
     def test_detail_agrees_with_the_networks(self, real, G, S):
         """By definition: where the unit is highest it is hottest, and the colours are those of the labels."""
         (_, heat, segmentation), seeds, key = thumbnails.closeups(real, 16, 0, 1)
-        x, features = G.read(G.sample(seeds), ["layer4"])
+        x, features = G.read(G.latents(seeds), ["layer4"])
         values = upsample(features["layer4"][:, [16]], (64, 64))[0, 0].detach().numpy()
         light = pixels(heat)[::2, ::2].sum(2)
         assert light[values > values.max() * 0.8].mean() > 2 * light[values < 0].mean()

@@ -35,7 +35,10 @@ from ganlens.models.families.dcgan_layers import (
 )
 from ganlens.models.families.stylegan2 import place
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
+from ganlens.models.files.states import State
 from ganlens.models.latents import LAWS, drawn
+
+FORMAT = "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed convolutions, batch norms)"
 
 SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
 PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -51,11 +54,16 @@ MODES = ("nearest", "bilinear")  # of doubling
 SAMPLE = 64  # latents that show how the batch statistics come true
 
 
-def likeness(shapes: Mapping[str, tuple[int, ...]]) -> float:
+def likeness(state: State) -> float:
     """A little where there are convolutions and nothing but layers and norms: any other family is a better match."""
-    convs = [name for name, shape in shapes.items() if len(shape) == 4]
-    plain = sum(name.rpartition(".")[2] in PARTS | SPECTRAL for name in shapes)
-    return 0.4 * plain / len(shapes) if len(convs) >= 2 else 0.0
+    convs = [name for name, item in state.items.items() if len(item.shape) == 4]
+    plain = sum(name.rpartition(".")[2] in PARTS | SPECTRAL for name in state.items)
+    return 0.4 * plain / len(state.items) if len(convs) >= 2 else 0.0
+
+
+def build(state: State, name: str) -> Generator:
+    """The generator of a state dict."""
+    return from_state(state.tensors(), name)
 
 
 class Chain(nn.Module):

@@ -1,7 +1,7 @@
 """Progressive GAN (Karras et al., ICLR 2018), the architecture of the GAN Dissection papers."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,8 +12,10 @@ from ganlens.models.bit_exact import convolution, pointwise
 from ganlens.models.families.rewriting import Rewritable, doubling
 from ganlens.models.families.scenes import pixel_norm
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
+from ganlens.models.files.states import State
 
 FAMILY = "Progressive GAN"
+FORMAT = "Progressive GAN of gandissect (layer1.conv.weight, …, output_32x32.conv.weight; or features.0.conv.weight, …)"
 KEYS = re.compile(r"(layer|features\.)(\d+)\.(conv\.weight|wscale\.b)|output(_\d+x\d+)?\.(conv\.weight|wscale\.b)")
 MOST_LAYERS = 20  # 2048 px
 
@@ -102,10 +104,14 @@ class ProgressiveGenerator(nn.Sequential):
         self.add_module(f"output_{size}x{size}", Output(units[-1], colors))
 
 
-def likeness(names: Iterable[str]) -> float:
-    """Share of the names of a state dict that this family has."""
-    hits = [KEYS.fullmatch(name) is not None for name in names]
-    return sum(hits) / max(1, len(hits))
+def likeness(state: State) -> float:
+    """Share of the names that this family has."""
+    return sum(KEYS.fullmatch(name) is not None for name in state.items) / max(1, len(state.items))
+
+
+def build(state: State, name: str) -> Generator:
+    """The generator of a state dict."""
+    return from_state(state.tensors(), name)
 
 
 def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Generator:

@@ -12,8 +12,10 @@ from ganlens.models.bit_exact import convolution
 from ganlens.models.families.progan import MOST_LAYERS
 from ganlens.models.families.scenes import pixel_norm
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
+from ganlens.models.files.states import State
 
 FAMILY = "Progressive GAN ablation"
+FORMAT = "an ablation of Progressive GAN (features.0.conv.weight, … with conv.bias, wscale.scale or norm.weight)"
 NORM = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
 KINDS = {  # what follows a convolution without a bias of its own, by the tensors that it has
     "norm": NORM,  # batch norm, ReLU, no pixel norm
@@ -62,11 +64,15 @@ def kind_of(names: Iterable[str]) -> str | None:
     return next((kind for kind, own in KINDS.items() if f"features.0.{own[0]}" in names), None)
 
 
-def likeness(names: Iterable[str]) -> float:
-    """Share of the names of a state dict that this family has."""
-    names = list(names)
-    hits = [KEYS.fullmatch(name) is not None for name in names]
-    return sum(hits) / len(hits) if kind_of(names) else 0.0
+def likeness(state: State) -> float:
+    """Share of the names that this family has."""
+    hits = [KEYS.fullmatch(name) is not None for name in state.items]
+    return sum(hits) / len(hits) if kind_of(state.items) else 0.0
+
+
+def build(state: State, name: str) -> Generator:
+    """The generator of a state dict; see `from_state` for what the name says."""
+    return from_state(state.tensors(), name)
 
 
 def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Generator:

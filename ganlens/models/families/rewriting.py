@@ -70,7 +70,7 @@ def rewrite(G: Generator, dtype: torch.dtype = torch.float32) -> float | None:
     if not parts:
         return None
     with torch.no_grad():
-        z = G.sample(range(4))
+        z = G.latents(range(4))
         before = G.forward(z)
         for part in parts:
             part.become(dtype)

@@ -1,53 +1,30 @@
 """From a checkpoint file to a generator: the content decides which family it is."""
 
-from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 import torch
 
+from ganlens.models import families
 from ganlens.models.base import Generator
-from ganlens.models.families import dcgan, progan, stylegan2_files
-from ganlens.models.families import progan_ablations as ablations
 from ganlens.models.families.rewriting import rewrite
-from ganlens.models.files.reading import CheckpointError, listed, read, state_of, tensors
-from ganlens.models.files.records import Record, Stored
+from ganlens.models.files.reading import CheckpointError, listed, read
+from ganlens.models.files.states import State, states
 
-FORMATS = (
-    "Progressive GAN of gandissect (layer1.conv.weight, …, output_32x32.conv.weight; or features.0.conv.weight, …), "
-    "and its ablations",
-    "StyleGAN2 of rosinality (style.1.weight, convs.0.conv.weight, …)",
-    "StyleGAN2(-ADA) of NVIDIA (synthesis.b4.const, mapping.fc0.weight, …)",
-    "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed convolutions, batch norms)",
-)
-
-# Names under which generators are found in files, the preferred ones first.
-NAMES = (
-    "g_ema G_ema generator_ema ema_generator netG_ema avgG generator netG G gen g decoder state_dict model_state_dict"
-)
-RANK = {name: rank for rank, name in enumerate(NAMES.split())}
-MOST_DEPTH = 3  # of dicts within dicts
+MOST_TRIES = 12  # of a state dict taken for a family
+WRONG = (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 
 
-class State:
-    """One state dict of a file: where it was found, and its tensors by name."""
+def known_families() -> list[ModuleType]:
+    """The files of the folder ``families`` that build a generator.
 
-    def __init__(self, where: str, items: Mapping[str, Stored | torch.Tensor], module: Record | None = None):
-        self.where, self.items, self.module = where, items, module
-
-    @property
-    def rank(self) -> int:
-        return RANK.get(self.where.rpartition(".")[2], len(RANK))
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """How well each family fits, by names and shapes alone."""
-        return {
-            progan.FAMILY: progan.likeness(self.items),
-            stylegan2_files.ROSINALITY: stylegan2_files.share(stylegan2_files.ROSINALITY_KEYS, self.items),
-            stylegan2_files.NVIDIA: stylegan2_files.share(stylegan2_files.NVIDIA_KEYS, self.items),
-            ablations.FAMILY: ablations.likeness(self.items),
-            dcgan.FAMILY: dcgan.likeness({name: tuple(item.shape) for name, item in self.items.items()}),
-        }
+    Such a file says three things: ``FAMILY`` and ``FORMAT``, its name and what its checkpoints look like;
+    ``likeness(state)``, from 0 to 1, by names and shapes alone; and ``build(state, name)``.
+    """
+    names = (f"{families.__name__}.{module.name}" for module in iter_modules(families.__path__))
+    return [module for module in map(import_module, names) if hasattr(module, "build")]
 
 
 def from_file(
@@ -78,22 +55,15 @@ def from_file(
     ValueError
         The family knows no truncation or no classes.
     """
-    path = Path(path)
+    path, known = Path(path), known_families()
     tree, size = read(path), path.stat().st_size
-    found = sorted(
-        (
-            (score, -state.rank, i, family, state)
-            for i, state in enumerate(states(tree))
-            for family, score in state.scores.items()
-        ),
-        key=lambda row: row[:3],
-        reverse=True,
-    )
+    found = [(family.likeness(state), family, state) for state in states(tree, size) for family in known]
+    found.sort(key=lambda row: (row[0], -row[2].rank), reverse=True)
     errors = []
-    for score, _, _, family, state in found[:12]:
-        if score > 0:
+    for likeness, family, state in found[:MOST_TRIES]:
+        if likeness > 0:
             try:
-                G = built(family, state, tree, size, name or path.stem)
+                G = built(family, state, name or path.stem)
             except CheckpointError as error:
                 errors.append(str(error))
                 continue
@@ -101,7 +71,8 @@ def from_file(
                 rewrite(G, torch.bfloat16 if fast == "bfloat16" else torch.float32)
             wanted = {"truncation": truncation, "label": label}
             return G.variant(**{key: value for key, value in wanted.items() if value is not None})
-    raise CheckpointError(f"{path} fits no known format. {unfit(errors, found)}\nKnown are: {'; '.join(FORMATS)}")
+    formats = "; ".join(family.FORMAT for family in known)
+    raise CheckpointError(f"{path} fits no known format. {unfit(errors, found)}\nKnown are: {formats}")
 
 
 def unfit(errors: list[str], found: list) -> str:
@@ -112,51 +83,11 @@ def unfit(errors: list[str], found: list) -> str:
     return "It holds no tensors by name."
 
 
-def built(family: str, state: State, tree, size: int, name: str) -> Generator:
+def built(family: ModuleType, state: State, name: str) -> Generator:
     """The generator of a state dict, taken for one of a family."""
-    items = tensors(state.items, size)
     try:
-        if family == progan.FAMILY:
-            return progan.from_state(items, name)
-        if family == ablations.FAMILY:
-            return ablations.from_state(items, name)
-        if family == stylegan2_files.ROSINALITY:
-            mean = tree.get("latent_avg") if isinstance(tree, dict) else None
-            mean = next(iter(tensors({"latent_avg": mean}, size).values()), None)
-            return stylegan2_files.from_rosinality(items, mean, name)
-        if family == stylegan2_files.NVIDIA:
-            return stylegan2_files.from_nvidia(items, state.module, name)
-        return dcgan.from_state(items, name)
-    except (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        raise CheckpointError(f"closest to {family}, but its tensors do not fit one another ({error})") from error
-
-
-def states(tree) -> Iterator[State]:
-    """All state dicts of a file, also those in dicts within dicts, and those of a generator among other networks."""
-    seen: set[int] = set()
-    waiting = [("", tree, 0)]
-    while waiting:
-        where, value, depth = waiting.pop(0)
-        if id(value) in seen or depth > MOST_DEPTH:
-            continue
-        seen.add(id(value))
-        if isinstance(value, Record):
-            yield State(where, state_of(value), value)
-        elif isinstance(value, dict):
-            inner = {name: item for name, item in value.items() if isinstance(name, str)}
-            held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
-            if len(held) > 1:
-                yield from unwrapped(where, held)
-            waiting += [(f"{where}.{name}".lstrip("."), v, depth + 1) for name, v in inner.items() if name not in held]
-
-
-def unwrapped(where: str, items: dict) -> Iterator[State]:
-    """A state dict, and those of the generators in it, without the prefixes that wrappers add."""
-    if all(name.startswith("module.") for name in items):
-        items = {name.removeprefix("module."): item for name, item in items.items()}
-    yield State(where, items)
-    for prefix in {name.partition(".")[0]: None for name in items}:
-        if prefix in RANK:
-            start = f"{prefix}."
-            part = {name.removeprefix(start): item for name, item in items.items() if name.startswith(start)}
-            yield State(f"{where}.{prefix}", {name.removeprefix("module."): item for name, item in part.items()})
+        return family.build(state, name)
+    except WRONG as error:
+        raise CheckpointError(
+            f"closest to {family.FAMILY}, but its tensors do not fit one another ({error})"
+        ) from error

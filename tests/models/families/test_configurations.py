@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import ganlens as gl
-from ganlens.models.families.stylegan2_files import from_nvidia
+from ganlens.models.families.stylegan2_nvidia import from_nvidia
 
 FILTER = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64
 
@@ -153,7 +153,7 @@ def test_nvidia(name):
     options = CONFIGURATIONS[name]
     state, classes = random_state(**options), options.get("classes", 0)
     G = from_nvidia(state)
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     c = F.one_hot(torch.tensor([1, 0, 1]), classes).float() if classes else None
     for psi in (1.0, 0.6):
         image, layers = nvidia(state, z, c, psi)
@@ -213,14 +213,14 @@ def test_rosinality(name, average, tmp_path: Path):
     content = {"g_ema": as_rosinality(state)} | ({} if mean is None else {"latent_avg": mean})
     torch.save(content, tmp_path / "net.pt")
     G = gl.load_generator(tmp_path / "net.pt")
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     image, layers = nvidia(state, z)
     assert agree(G.net(z), image)
     assert agree(G.read(z, ["convs.1"])[1]["convs.1"], layers["synthesis.b8.conv1"])
     if mean is not None:
         assert agree(G.net(z, None, 0.6), nvidia(state, z, psi=0.6)[0])
     else:
-        assert (G.net.mean - G.net.mapping(G.sample(range(900))).mean(0)).abs().max() < 0.3
+        assert (G.net.mean - G.net.mapping(G.latents(range(900))).mean(0)).abs().max() < 0.3
 
 
 # ---- DCGAN
@@ -298,7 +298,7 @@ def test_dcgan(name, tmp_path: Path):
     net = trained(net, flat=flat)
     torch.save({"netG": net.state_dict(), "epoch": 3}, tmp_path / "G.pth")
     G = gl.load_generator(tmp_path / "G.pth")
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     expected = net(z if flat else z[..., None, None])
     assert G.net(z).shape == expected.shape
     assert agree(G.net(z), expected), G.about
@@ -332,7 +332,7 @@ def test_progan(units, old, tmp_path: Path):
     state[f"{key}.conv.weight"], state[f"{key}.wscale.b"] = torch.randn(3, inputs, 1, 1), torch.randn(3)
     torch.save({"state_dict": state}, tmp_path / "p.pth")
     G = gl.load_generator(tmp_path / "p.pth")
-    z = G.sample(range(2))
+    z = G.latents(range(2))
     r, found = z[..., None, None], {}
     for i in range(len(units) + 1):
         last = i == len(units)

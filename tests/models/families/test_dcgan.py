@@ -43,7 +43,7 @@ def test_everything_is_inferred(law, slope):
     net = nn.Sequential()
     net.main = trained(chain(slope=slope), law)
     G = from_state(net.state_dict())
-    z = G.sample(range(5))
+    z = G.latents(range(5))
     torch.testing.assert_close(G.forward(z), net.main(z[..., None, None]))
     assert G.law == law
     assert (z.abs().max() <= 1) == (law == "uniform")
@@ -63,7 +63,7 @@ def test_sizes(first, doublings, colors, size):
     G = from_state(net.state_dict())
     assert G.image_shape == (3, size, size)
     x = G.generate(range(2))
-    torch.testing.assert_close(x, net(G.sample(range(2))[..., None, None]).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(x, net(G.latents(range(2))[..., None, None]).expand(-1, 3, -1, -1))
 
 
 def test_kernels_of_three_to_28_pixels():
@@ -98,7 +98,7 @@ def test_linear_map_in_front(vector_norm):
     net = trained(net, "uniform", flat=True)
     G = from_state(net.state_dict())
     assert G.law == "uniform"
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     torch.testing.assert_close(G.net(z), net(z))
 
 
@@ -110,7 +110,7 @@ def test_files_as_students_have_them(tmp_path, wrap):
     content = {"epoch": 5, "netD": discriminator, wrap: state, "losses": [0.5] * 100} if wrap else state
     torch.save(content, tmp_path / "student.pth")
     G = gl.load_generator(tmp_path / "student.pth")
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     torch.testing.assert_close(G.forward(z), net(z[..., None, None]))
     edit = gl.ablate("3", [0, 1])
     torch.testing.assert_close(G.open("3", range(3)).edited(edit), G.generate(range(3), edit))
@@ -124,7 +124,7 @@ def test_both_networks_in_one_state_dict(tmp_path):
         {"state_dict": {**state, **{f"generator.{k}": v for k, v in net.state_dict().items()}}}, tmp_path / "x.ckpt"
     )
     G = gl.load_generator(tmp_path / "x.ckpt")
-    z = G.sample(0)
+    z = G.latents(0)
     torch.testing.assert_close(G.forward(z), net(z[..., None, None]))
 
 
@@ -230,7 +230,7 @@ TUTORIALS = {
 def loaded_like(net: nn.Module, flat: bool, path) -> gl.Generator:
     torch.save(net.state_dict(), path)
     G = gl.load_generator(path)
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     expected = net(z if flat else z[..., None, None])
     assert G.net(z).shape == expected.shape, G.about
     assert (G.net(z) - expected).abs().max() <= 1e-4 * expected.std(), G.about
@@ -312,7 +312,7 @@ def test_laws_are_those_of_numpy():
     import numpy as np
 
     G = gl.Generator(chain_of_vectors(), Z, law="uniform")
-    np.testing.assert_array_equal(G.sample(3)[0].numpy(), np.float32(np.random.RandomState(3).uniform(-1, 1, Z)))
+    np.testing.assert_array_equal(G.latents(3)[0].numpy(), np.float32(np.random.RandomState(3).uniform(-1, 1, Z)))
     assert G.fingerprint != gl.Generator(chain_of_vectors(), Z).fingerprint
     with pytest.raises(ValueError, match="no law of latents 'unifrom' in ganlens; did you mean 'uniform'"):
         gl.Generator(chain_of_vectors(), Z, law="unifrom")

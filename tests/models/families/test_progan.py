@@ -71,7 +71,7 @@ def test_any_sizes(sizes, tmp_path):
         state[f"{name}.conv.weight"] = net.get_submodule(name).scaled.conv.weight
         state[f"{name}.wscale.b"] = net.get_submodule(name).scaled.bias
     G = from_state(state)
-    assert torch.equal(G.net(G.sample(range(3))), net(G.sample(range(3))))
+    assert torch.equal(G.net(G.latents(range(3))), net(G.latents(range(3))))
 
 
 @pytest.mark.parametrize(

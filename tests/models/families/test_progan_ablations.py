@@ -71,7 +71,7 @@ def test_images_and_layers(name, tmp_path):
     G = gl.load_generator(path)
     assert list(G.layers) == [*(f"layer{i}" for i in range(1, 7)), "output_16x16"]
     assert G.z_dim == 16
-    z = G.sample(range(3))
+    z = G.latents(range(3))
     _, features = G.read(z, list(G.layers))
     x = z[:, :, None, None]
     for layer, part in zip(G.layers, [*net.features, net.output], strict=True):

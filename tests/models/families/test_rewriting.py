@@ -37,7 +37,7 @@ def test_every_layer_stays_what_it_was(file):
     for part in G.net.modules():
         if isinstance(part, Rewritable):
             part.become(None)
-    z, print_, layers = G.sample(range(3)), G.fingerprint, G.layers
+    z, print_, layers = G.latents(range(3)), G.fingerprint, G.layers
     images, features = G.read(z, list(layers))
     assert rewrite(G) <= TOLERANCE[torch.float32]
     assert all(part.kernel is not None for part in G.net.modules() if isinstance(part, Rewritable))
@@ -66,7 +66,7 @@ def test_edits_resuming_and_gradients_go_through_it(dtype):
         edit = gl.insert(layer, [1], 2.0)
         torch.testing.assert_close(G.generate(range(2), edit), expected, atol=tolerance, rtol=0)
         torch.testing.assert_close(G.open(layer, range(2)).edited(edit), expected, atol=tolerance, rtol=0)
-    z = G.sample(range(2)).requires_grad_()
+    z = G.latents(range(2)).requires_grad_()
     G.net(z).square().sum().backward()
     other = z.detach().clone().requires_grad_()
     made().net(other).square().sum().backward()

@@ -11,7 +11,8 @@ import torch
 
 import ganlens as gl
 from ganlens.models.families.stylegan2 import Layer
-from ganlens.models.families.stylegan2_files import from_nvidia, from_rosinality
+from ganlens.models.families.stylegan2_nvidia import from_nvidia
+from ganlens.models.families.stylegan2_rosinality import from_rosinality
 from ganlens.models.files.reading import CheckpointError, read, state_of
 from ganlens.models.latents import grown
 
@@ -63,7 +64,7 @@ class TestRosinality:
         one, other = (from_rosinality(state).variant(truncation=0.5) for _ in range(2))
         assert torch.equal(one.generate(range(2)), other.generate(range(2)))
         assert one.net.conv1.noise.std() > 0
-        w = one.net.mapping(one.sample(range(500))).mean(0)
+        w = one.net.mapping(one.latents(range(500))).mean(0)
         assert (w - one.net.mean).square().mean() < 0.1 * w.square().mean() + 0.01
 
     def test_what_does_not_fit(self):
@@ -114,8 +115,8 @@ class TestNvidia:
     def test_truncation(self):
         G, half = gl.load_generator(NVIDIA), gl.load_generator(NVIDIA, truncation=0.5)
         w_avg = state_dict(NVIDIA)["mapping.w_avg"]
-        w = G.net.mapping(G.sample(range(3)))
-        style = half.read(half.sample(range(3)), ["synthesis.b8.conv0.style"])[1]["synthesis.b8.conv0.style"]
+        w = G.net.mapping(G.latents(range(3)))
+        style = half.read(half.latents(range(3)), ["synthesis.b8.conv0.style"])[1]["synthesis.b8.conv0.style"]
         expected = G.net.synthesis.b8.conv0.style((w + w_avg) / 2)
         torch.testing.assert_close(style, expected)
 
@@ -127,7 +128,7 @@ class TestNvidia:
     def test_conditional(self, tmp_path, monkeypatch):
         path, state = conditional_file(tmp_path, monkeypatch, clamp=0.5)
         G = gl.load_generator(path)
-        z, c = G.sample(range(3)), torch.tensor([2, 0, 1])
+        z, c = G.latents(range(3)), torch.tensor([2, 0, 1])
         x = torch.cat([unit(z), unit(state["mapping.embed.weight"][:, c].T / 3**0.5 + state["mapping.embed.bias"])], 1)
         for i in range(4):
             weight, bias = state[f"mapping.fc{i}.weight"], state[f"mapping.fc{i}.bias"]
@@ -139,7 +140,7 @@ class TestNvidia:
         assert G.settings == {"truncation": 1.0, "label": None}
         assert G.classes == 3
         torch.testing.assert_close(G.generate(range(3), labels=G.labels(z)), G.generate(range(3)))
-        assert sorted(set(G.labels(G.sample(range(50))).tolist())) == [0, 1, 2]
+        assert sorted(set(G.labels(G.latents(range(50))).tolist())) == [0, 1, 2]
         assert (of_classes - G.generate(range(3), labels=(c + 1) % 3)).abs().amax((1, 2, 3)).min() > 1e-3
         first = gl.load_generator(path, label=2).generate(range(3))
         torch.testing.assert_close(first, G.generate(range(3), labels=torch.tensor([2, 2, 2])), atol=1e-5, rtol=0)
@@ -245,7 +246,7 @@ class TestLayers:
 
     def test_gradients(self, path):
         G = gl.load_generator(path)
-        z = G.sample([0, 1]).requires_grad_()
+        z = G.latents([0, 1]).requires_grad_()
         G.forward(z)[0].mean().backward()
         assert z.grad[0].abs().sum() > 0
         assert (z.grad[1] == 0).all()
