@@ -29,12 +29,12 @@ def check_image_count(n: Any) -> int:
     return check_integer("n", n, 1, MOST_IMAGES)
 
 
-def check_sample(seed: Any, usual: int) -> int:
+def check_sample(sample: Any, usual: int) -> int:
     """The number of a sample, by default the usual one."""
     try:
-        return usual if seed is None else check_integer("seed", seed, 0, LAST_SAMPLE)
+        return usual if sample is None else check_integer("sample", sample, 0, LAST_SAMPLE)
     except ValueError:
-        raise ValueError(f"seed={short_repr(seed)} is outside 0 … {LAST_SAMPLE}, the numbers of samples") from None
+        raise ValueError(f"sample={short_repr(sample)} is outside 0 … {LAST_SAMPLE}, the numbers of samples") from None
 
 
 def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:

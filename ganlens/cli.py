@@ -144,7 +144,7 @@ def layers(args) -> None:
     argument("-n", type=whole, default=1000, metavar="N", help="how many images to look at"),
     argument("--rule", choices=RULES, default="quantile", help=HOW_RULES),
     argument("--quantile", type=float, default=0.01, metavar="SHARE", help="that share, for the rule quantile"),
-    argument("--seed", type=int, default=0, help="which sample of images; samples do not overlap"),
+    argument("--sample", type=int, default=0, help="which sample of images; samples do not overlap"),
     argument("--batch-size", type=whole, metavar="N", help="images at a time; matters for speed and memory only"),
     argument("--within-category", action="store_true", help="count a unit only in images with the concept's category"),
     argument("--half", action="store_true", help="half precision, unless it changes a concept of the first 64 images"),
@@ -185,8 +185,8 @@ def dissect(args) -> int:
     with usage():
         generator = load_generator(args.generator, progress=not args.quiet)
         segmenter = load_segmenter(args.segmenter)
-        matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.seed, args.batch_size, 1)
-    names = "n", "rule", "quantile", "seed", "batch_size", "within_category", "half", "checkpoint"
+        matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.sample, args.batch_size, 1)
+    names = "n", "rule", "quantile", "sample", "batch_size", "within_category", "half", "checkpoint"
     options = {name: getattr(args, name) for name in names}
     with interrupt_between_steps() as interrupted, processes(args.workers) as executor:
         found = matching.dissect(generator, segmenter, wanted, progress=not args.quiet, executor=executor, **options)

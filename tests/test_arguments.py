@@ -41,7 +41,7 @@ def test_items_of_all_kinds_are_listed():
 def test_a_sample_is_the_usual_one_or_another():
     assert arguments.check_sample(None, 7) == 7
     assert arguments.check_sample(4293, 7) == 4293
-    with pytest.raises(ValueError, match="seed=4294 is outside 0 … 4293"):
+    with pytest.raises(ValueError, match="sample=4294 is outside 0 … 4293"):
         arguments.check_sample(4294, 7)
 
 

@@ -208,12 +208,12 @@ class TestDissect:
     def test_options_reach_the_library(self, ganlens, monkeypatch, dissection):
         calls = []
         monkeypatch.setattr(matching, "dissect", lambda *a, **k: calls.append((a, k)) or {"layer4": dissection})
-        words = "-n 50 --rule iqr --quantile 0.02 --seed 3 --batch-size 16 --within-category --quiet --half"
+        words = "-n 50 --rule iqr --quantile 0.02 --sample 3 --batch-size 16 --within-category --quiet --half"
         words += " --checkpoint some.npz"
         assert ganlens("dissect", "layer4", *words.split())[0] == 0
         (generator, segmenter, layers), options = calls[0]
         assert (generator.name, segmenter.name, layers) == ("scenes", "scenes", ["layer4"])
-        expected = {"n": 50, "rule": "iqr", "quantile": 0.02, "seed": 3, "batch_size": 16, "within_category": True}
+        expected = {"n": 50, "rule": "iqr", "quantile": 0.02, "sample": 3, "batch_size": 16, "within_category": True}
         expected |= {"half": True, "checkpoint": Path("some.npz"), "executor": None}
         assert options == expected | {"progress": False}
 

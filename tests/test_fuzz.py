@@ -408,11 +408,11 @@ def test_names(name, other, monkeypatch):
 
 
 ONE = {"n": 2, "progress": False}
-K = {"k": 2, "draws": 1, "seed": None}
+K = {"k": 2, "draws": 1, "sample": None}
 MEASURED = {
     "dissect": ((), {"n": 4}, {}),
     "ablation_effect": (("red",), ONE | K | {"to": "zero", "region": None, "curve": False, "inside": False}, NEAR),
-    "unit_effects": ((), ONE | {"units": [0], "to": "zero", "seed": None, "known": None}, NEAR),
+    "unit_effects": ((), ONE | {"units": [0], "to": "zero", "sample": None, "known": None}, NEAR),
     "insertion_effect": (("red",), ONE | K | {"level": 1.0, "patch": 2, "region": None}, NEAR | {"level": LEVELS}),
     "average_causal_effect": (("red",), ONE | K | {"level": 1.0, "patch": 2, "region": None}, NEAR | {"level": LEVELS}),
     "context": (
@@ -432,7 +432,7 @@ MEASURED = {
     ),
     "match_and_cause": (("red",), {"match": 0.04, "cause": 0.02}, {}),
     "compare_rankings": (("red",), ONE | K | {"by": ["iou", "effect"], "to": "zero", "curve": True}, {}),
-    "unit_gradients": ((), ONE | {"concepts": ["red"], "to": "zero", "seed": None}, {}),
+    "unit_gradients": ((), ONE | {"concepts": ["red"], "to": "zero", "sample": None}, {}),
     "optimize_units": (
         ("red",),
         {
@@ -443,7 +443,7 @@ MEASURED = {
             "steps": 2,
             "batch": 2,
             "patch": None,
-            "seed": None,
+            "sample": None,
             "progress": False,
         },
         {"level": LEVELS},
@@ -459,7 +459,7 @@ MEASURED = {
             "features": None,
             "reference": None,
             "top": None,
-            "seed": None,
+            "sample": None,
         },
         {},
     ),
@@ -527,7 +527,9 @@ def test_no_dissection(name, other):
 # ---- what is compared and written
 
 
-@fuzzed(60, other=any_.ANYTHING, options=any_.arguments({"by": "activation", "n": 4, "seed": None, "known": None}, {}))
+@fuzzed(
+    60, other=any_.ANYTHING, options=any_.arguments({"by": "activation", "n": 4, "sample": None, "known": None}, {})
+)
 def test_match_units(lab, other, options):
     refused(gl.match_units, lab.D, lab.again, progress=False, **options)
     refused(gl.match_units, lab.D, other, n=2, progress=False)
@@ -551,7 +553,7 @@ def test_segmentation_distance(lab, source, other):
     refused(with_generator, source, lab.S, n=8)
     refused(with_generator, lambda seeds: source, lab.S, n=8)
     refused(with_generator, lab.G, other, n=8)
-    for name in ("n", "seed", "names"):
+    for name in ("n", "sample", "names"):
         refused(with_generator, lab.G, lab.S, **({"n": 8} | {name: other}))
     lab.check()
 

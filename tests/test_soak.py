@@ -55,7 +55,7 @@ def soak(strokes: int, dissections: int, interrupts: int) -> dict[str, list[floa
         canvas.reset()
         canvas.seed = part
         for i in range(part * dissections // 10, (part + 1) * dissections // 10):
-            gl.dissect(G, S, "layer4", n=16, seed=i, progress=False)
+            gl.dissect(G, S, "layer4", n=16, sample=i, progress=False)
         for _ in range(part * interrupts // 10, (part + 1) * interrupts // 10):
             assert not gl.dissect(G, S, "layer4", n=64, batch_size=8, progress=press).complete
         assert canvas.wait()

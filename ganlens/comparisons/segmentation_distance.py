@@ -186,7 +186,7 @@ def segmentation_distance(
     b: Source,
     segmenter: Segmenter,
     n: int = 1000,
-    seed: int = 0,
+    sample: int = 0,
     names: tuple[str, str] | None = None,
     progress: bool | Callable[[int, int], None] = True,
 ) -> SegmentationDistance:
@@ -206,7 +206,7 @@ def segmentation_distance(
         What names the pixels of both.
     n : int
         Images of each; of given images and folders the first ``n``, or as many as there are.
-    seed : int
+    sample : int
         The sample of ``a``; ``b`` gets the next one, so that a generator can be compared with itself.
     names : tuple of two str, optional
         What the sources are called.
@@ -232,11 +232,11 @@ def segmentation_distance(
     False
     """
     check_kind("segmenter", segmenter, Segmenter, "one from gl.load_segmenter or gl.Segmenter.wrap")
-    n, seed = check_image_count(n), check_integer("seed", seed, 0, LAST_SAMPLE - 1)
+    n, sample = check_image_count(n), check_integer("sample", sample, 0, LAST_SAMPLE - 1)
     names = names if names is None else tuple(as_list("names", names, "two texts"))
     if names is not None and (len(names) != 2 or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"names={short_repr(names)}: expected two texts")
-    sources = [open_source(source, start * 1_000_000, n) for source, start in ((a, seed), (b, seed + 1))]
+    sources = [open_source(source, start * 1_000_000, n) for source, start in ((a, sample), (b, sample + 1))]
     names = tuple(names) if names else tuple(name_of(source, letter) for source, letter in ((a, "a"), (b, "b")))
     for (count, _), name in zip(sources, names, strict=True):
         check_enough(count, len(segmenter.concepts), f"images of {name}", "give more images (n=…)")

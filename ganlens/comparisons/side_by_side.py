@@ -262,7 +262,7 @@ def check_comparable(first: str, D: Dissection, second: str, other: Dissection) 
         different.remove("quantile")
     if different:
         differences = "; ".join(f"{what}: {cut(mine[what])} and {cut(theirs[what])}" for what in different)
-        settings = f"n={D.n}, rule={D.rule!r}, quantile={D.quantile:g}, seed={D.seed}"
+        settings = f"n={D.n}, rule={D.rule!r}, quantile={D.quantile:g}, sample={D.sample}"
         settings += ", within_category=True" if D.within_category else ""
         raise ValueError(
             f"{first!r} and {second!r} cannot be compared, they were made in different ways ({differences}); "
@@ -276,7 +276,7 @@ def made_how(D: Dissection) -> dict[str, object]:
         "segmenter": f"{D.origin['segmenter']} (fingerprint {D.origin.get('segmenter_fingerprint')})",
         "concepts": ", ".join(concept.name for concept in D.concepts),
         "n": D.n,
-        "seed": D.seed,
+        "sample": D.sample,
         "rule": D.rule,
         "quantile": D.quantile if D.rule == "quantile" else None,
         "within_category": D.within_category,

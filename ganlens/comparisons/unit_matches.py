@@ -196,7 +196,7 @@ def match_units(
     b: Dissection,
     by: str | None = None,
     n: int = 256,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     known: UnitMatches | None = None,
 ) -> UnitMatches:
@@ -213,7 +213,7 @@ def match_units(
         larger ones, for dissections with the same segmenter. By default the first where it is possible.
     n : int
         Images for ``"activation"``.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default that of ``a``.
     progress : bool or callable
         A progress bar, or a function called with (images done, n).
@@ -247,7 +247,7 @@ def match_units(
     if by == "concepts":
         similarity = by_concepts(a, b)
         return UnitMatches(a, b, by, similarity, float(similarity.mean()))
-    n, sample = arguments.check_image_count(n), arguments.check_sample(seed, a.seed)
+    n, sample = arguments.check_image_count(n), arguments.check_sample(sample, a.sample)
     check_latents(a, b, n)
     moments, start, complete = watch(a, b, n, sample, progress, known)
     similarity = moments.correlation(moments.both)

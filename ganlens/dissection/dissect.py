@@ -31,7 +31,7 @@ def dissect(
     n: int = 1000,
     rule: str | Sequence[str] = "quantile",
     quantile: float = 0.01,
-    seed: int = 0,
+    sample: int = 0,
     batch_size: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     within_category: bool = False,
@@ -70,8 +70,8 @@ def dissect(
         on those of odd seeds.
     quantile : float
         Share of the pixels at which a unit is on, under the quantile rule.
-    seed : int
-        Which sample: images seed · 10⁶ … seed · 10⁶ + n - 1; samples do not overlap.
+    sample : int
+        Which sample: images sample · 10⁶ … sample · 10⁶ + n - 1; samples do not overlap.
     batch_size : int, optional
         Images per pass; by default 8 on a processor, and what keeps features and images near 64 MB on a GPU.
     progress : bool or callable
@@ -126,9 +126,9 @@ def dissect(
     check_networks(generator, segmenter)
     names = listed("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
     rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
-    check_arguments(generator, names, n, rules, quantile, seed, batch_size, top)
+    check_arguments(generator, names, n, rules, quantile, sample, batch_size, top)
     check_work(batch_size, memory, executor, shards, half)
-    plain = int(seed) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
+    plain = int(sample) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
     question = Question(tuple(names), tuple(rules), *plain, half)
     batch = batch_size or batch_for(generator, segmenter, question, memory)
     pass_ = Pass(generator, segmenter, question, batch)
@@ -161,7 +161,7 @@ def listed(name: str, given, expected: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top) -> None:
+def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, top) -> None:
     if not layers:
         raise ValueError(f"no layer given; {generator.name} has {', '.join(generator.layers)}")
     for layer in layers:
@@ -180,10 +180,10 @@ def check_arguments(generator, layers, n, rules, quantile, seed, batch_size, top
     if isinstance(quantile, bool) or not isinstance(quantile, Real) or not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
     last = 2**32 // SEEDS_PER_SAMPLE - 1
-    check_whole("seed", seed, 0, last, f"expected 0 … {last}")
-    if generator.count is not None and (seed or n > generator.count):
+    check_whole("sample", sample, 0, last, f"expected 0 … {last}")
+    if generator.count is not None and (sample or n > generator.count):
         have = f"{generator.name} has {generator.count} images, which are one sample"
-        raise ValueError(f"n={n}, seed={seed}: {have}; give seed=0 and n={generator.count} or fewer")
+        raise ValueError(f"n={n}, sample={sample}: {have}; give sample=0 and n={generator.count} or fewer")
 
 
 def check_work(batch_size, memory, executor, shards, half) -> None:
@@ -353,7 +353,7 @@ def found(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = Tru
         top_values=tally.top.values,
         levels=tally.levels,
         broken=tally.broken.units,
-        seed=pass_.question.first // SEEDS_PER_SAMPLE,
+        sample=pass_.question.first // SEEDS_PER_SAMPLE,
         complete=complete,
         origin=origin,
         generator=pass_.generator,

@@ -57,7 +57,7 @@ class Dissection(Ranked):
         The segmenter's vocabulary.
     rule, quantile : str, float
         How thresholds were set.
-    n, seed, complete : int, int, bool
+    n, sample, complete : int, int, bool
         Images seen, which sample, and whether it was seen to its end.
     thresholds_by_concept : array (U, C)
         A unit is on where its upsampled features exceed this.
@@ -86,7 +86,7 @@ class Dissection(Ranked):
     rule: str
     quantile: float
     n: int
-    seed: int
+    sample: int
     complete: bool
     within_category: bool
     shape: tuple[int, int, int, int]

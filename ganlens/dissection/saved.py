@@ -7,7 +7,7 @@ import numpy as np
 from ganlens.files import read_arrays
 
 FORMAT = 1
-SETTINGS = ("layer", "rule", "quantile", "n", "seed", "complete", "within_category", "shape", "origin")
+SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin")
 OPTIONAL = {"flags": {}, "broken": []}  # and what they are where a file has no such entry
 SETTINGS += tuple(OPTIONAL)
 FLAGS = ("artifact", "favourite")
@@ -32,7 +32,7 @@ KINDS = {  # of the entries of a header
     "rule": is_text,
     "quantile": lambda value: type(value) is float and 0 < value < 1,
     "n": is_whole,
-    "seed": is_whole,
+    "sample": is_whole,
     "complete": lambda value: type(value) is bool,
     "within_category": lambda value: type(value) is bool,
     "shape": lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_whole, value)),

@@ -158,7 +158,7 @@ def ablation_effect(
     to: str = "zero",
     region=None,
     draws: int = 3,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
     curve: bool | Sequence[int] = False,
     inside: bool = False,
@@ -181,7 +181,7 @@ def ablation_effect(
         Level of the ablation. Units that write colour tint the picture when set to zero.
     region : array-like (H, W), optional
         Cells in which units are switched off; everywhere by default.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default the one after the dissection's, so that no image has been seen before.
     curve : bool or sequence of int
         Also the effects of the first 1, 2, … units, or of as many as are named, as ``effect.curve``; random sets too.
@@ -211,7 +211,7 @@ def ablation_effect(
     n = check_image_count(n)
     orders = {"": units_or_best(D, concept, units, k)}
     sizes = check_steps(curve, len(orders[""]))
-    return effects_of(D, concept, orders, sizes, n, to, region, draws, seed, progress, inside)[""]
+    return effects_of(D, concept, orders, sizes, n, to, region, draws, sample, progress, inside)[""]
 
 
 def effects_of(
@@ -223,7 +223,7 @@ def effects_of(
     to: str,
     region,
     draws: int,
-    seed: int | None,
+    sample: int | None,
     progress,
     inside: bool = False,
 ) -> dict[str, Effect]:
@@ -234,7 +234,7 @@ def effects_of(
     sets = [*orders.values(), *random_sets(D, max(sizes), draws)]
     edits = [ablate(D.layer, units[:size], region, to) for units in sets for size in sizes]
     where = None if region is None or not inside else [np.asarray(edits[0].region)] * n
-    counted = count_under(D, edits, n, seed, progress, where)
+    counted = count_under(D, edits, n, sample, progress, where)
     check_present(D.concepts[i], counted.before[:, i].sum(), len(counted.before))
     after, changed = (a.reshape(len(sets), len(sizes), *a.shape[1:]) for a in (counted.after, counted.changed))
     found = {}
@@ -301,7 +301,7 @@ def check_present(concept: Concept, pixels: int, n: int) -> None:
     """ValueError if there is no pixel of a concept."""
     if not pixels:
         raise ValueError(
-            f"{concept} is in none of the {n} images: take more (n=…), others (seed=…), or another concept"
+            f"{concept} is in none of the {n} images: take more (n=…), others (sample=…), or another concept"
         )
 
 
@@ -313,7 +313,7 @@ def unit_effects(
     units: Sequence[int] | None = None,
     n: int = 32,
     to: str = "zero",
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     known: np.ndarray | None = None,
     executor: Executor | None = None,
@@ -333,12 +333,12 @@ def unit_effects(
         All units by default.
     n : int
         Number of images; their features are kept in memory until the end.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default the one two after the dissection's, so that rankings can be judged on other images.
     progress : bool or callable
         A bar, nothing, or a function of (images done, of how many), called after each step; to stop, it may raise.
     known : array (U, C), optional
-        An earlier result with the same ``units``, ``n``, ``to`` and ``seed``; only its rows with nan are measured.
+        An earlier result with the same ``units``, ``n``, ``to`` and ``sample``; only its rows with nan are measured.
     executor, shards
         Who works, as for `ganlens.dissect`; shards are sets of units, and the result is the same to the bit.
 
@@ -357,11 +357,11 @@ def unit_effects(
     if not len(left):
         return effects
     check_executor(executor, shards)
-    rows, seed = {units[row]: row for row in left}, check_sample(seed, D.seed + 2)
+    rows, sample = {units[row]: row for row in left}, check_sample(sample, D.sample + 2)
     level = D.attached("generator").level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
     levels = dict(zip(rows, np.broadcast_to(level, len(rows)).tolist(), strict=True))
     with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
-        things = D, n, levels, seed
+        things = D, n, levels, sample
         found = in_shards(effects_alone, things, list(rows), step, executor, shards, smallest=8, cost=n, what="units")
     for some, arrays in found:
         for unit, row in zip(some, arrays["effects"], strict=False):  # an interrupt leaves out the last ones
@@ -369,10 +369,12 @@ def unit_effects(
     return effects
 
 
-def effects_alone(D: Dissection, n: int, levels: Mapping[int, float], seed: int, units: Sequence[int], go_on) -> Arrays:
+def effects_alone(
+    D: Dissection, n: int, levels: Mapping[int, float], sample: int, units: Sequence[int], go_on
+) -> Arrays:
     """Share of each concept's pixels (M, C) that each of M units removes at its level; of those that were finished."""
     batches, before, rows = [], 0, np.empty((0, len(D.concepts)))
-    for seeds in samples(seed, n, BATCH):
+    for seeds in samples(sample, n, BATCH):
         batches.append(D.attached("generator").open(D.layer, seeds))
         before = before + count_pixels(D, batches[-1].image).sum(0)
         go_on(len(seeds))
@@ -399,9 +401,9 @@ def pixels_under(
     D: Dissection,
     edits: Sequence[Edit],
     n: int,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each concept before (N, C) and after each of E edits (E, N, C); unedited images are made once."""
-    counted = count_under(D, edits, n, seed, progress)
+    counted = count_under(D, edits, n, sample, progress)
     return counted.before, counted.after

@@ -167,7 +167,7 @@ def find_artifacts(
     to: str = "zero",
     draws: int = 3,
     features: str | Callable | None = None,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
     shards: int | None = None,
@@ -206,7 +206,7 @@ def find_artifacts(
     features : callable or "inception", optional
         From images (N, 3, Y, X) to features (N, D); the bottleneck of the dissection's segmenter by default. On
         Inception's features the distance is called FID.
-    seed : int, optional
+    sample : int, optional
         Sample to judge on; by default the one after the dissection's. Units are ranked on the one after it.
     progress : bool or callable
         A bar, nothing, or a function of (steps done, of how many).
@@ -253,7 +253,7 @@ def find_artifacts(
             "images, or take method='activation'"
         )
     extractor = as_extractor(features, D.segmenter) if pictures else None
-    seed, top = check_sample(seed, D.seed + 1), None if top is None else check_integer("top", top)
+    sample, top = check_sample(sample, D.sample + 1), None if top is None else check_integer("top", top)
     scores, known, found = np.isin(np.arange(count), marked).astype(float), None, None
     total = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
     with steps(progress, total, "artifacts") as step:
@@ -268,14 +268,14 @@ def find_artifacts(
             known = reference_features(pictures, extractor, G.device, n, step)
         if method == "distance":
             top = check_top(top, n, known.shape[1])
-            scores = scores_by_distance(over(seed + 1, 1, peaks_and_features, extractor), known, n, top)
+            scores = scores_by_distance(over(sample + 1, 1, peaks_and_features, extractor), known, n, top)
         elif method == "activation":
-            scores = scores_by_activation(over(seed + 1, 1, activation_above))
+            scores = scores_by_activation(over(sample + 1, 1, activation_above))
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
         if pictures:
             levels = [edit.on(level=G.level(edit).tolist()) for edit in edits]  # "mean" in numbers, for who works
-            found = [a["features"] for a in over(seed, 2 + draws, features_under, extractor, levels)]
+            found = [a["features"] for a in over(sample, 2 + draws, features_under, extractor, levels)]
             found = np.concatenate(found, 1) if found else None
     enough = found is not None and found.shape[1] > known.shape[1]
     return Artifacts(

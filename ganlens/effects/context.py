@@ -25,7 +25,7 @@ from ganlens.segmenters.base import Concept, as_concept
 
 FORMAT = 1
 NOTHING = Concept("nothing", "")
-HEADER = ("concepts", "target", "grid", "size", "stride", "seed", "complete", "origin")
+HEADER = ("concepts", "target", "grid", "size", "stride", "sample", "complete", "origin")
 GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_high")
 
 
@@ -46,7 +46,7 @@ class Context:
         Cells of the layer, pixels of the segmentation.
     stride : int
         Of the cells, every ``stride``-th row and column was tried.
-    seed, complete : int, bool
+    sample, complete : int, bool
         Which sample, and whether it was seen to its end.
     origin : dict
         Name and fingerprint of generator and segmenter.
@@ -68,7 +68,7 @@ class Context:
     grid: tuple[int, int]
     size: tuple[int, int]
     stride: int
-    seed: int
+    sample: int
     complete: bool
     origin: dict[str, str]
     before: np.ndarray
@@ -276,7 +276,7 @@ def check_header(header: dict) -> None:
     if not texts or not lists or not isinstance(header["complete"], bool):
         raise ValueError("origin, grid, size, concepts or complete")
     check_integer("stride", header["stride"])
-    check_integer("seed", header["seed"], 0)
+    check_integer("sample", header["sample"], 0)
     check_integer("target", header["target"], 0, len(header["concepts"]) - 1)
     for pair in (header["grid"], header["size"]):
         if [check_integer("grid and size", side) for side in pair][2:] or len(pair) != 2:
@@ -308,7 +308,7 @@ def context(
     k: int = 20,
     n: int = 200,
     level="q0.995",
-    seed: int | None = None,
+    sample: int | None = None,
     stride: int = 1,
     batch: int = 32,
     progress: bool | Callable[[int, int], None] = True,
@@ -333,7 +333,7 @@ def context(
     level : float, array-like (K,) or (K, H, W), or str
         What the units are forced to: numbers; or, in the dissection's sample, a quantile of each unit, its ``"mean"``,
         or by ``"presence"`` its mean where the concept is present.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default the one after the dissection's, so that no image has been seen before.
     stride : int
         Try every ``stride``-th row and column of cells only.
@@ -367,17 +367,17 @@ def context(
     ((8, 8), (2, 2, 2))
     """
     check_numbers(n=n, batch=batch)
-    n, seed = check_image_count(n), check_sample(seed, check_dissection(D).seed + 1)
+    n, sample = check_image_count(n), check_sample(sample, check_dissection(D).sample + 1)
     check_executor(executor, shards)
     (edit, *random), target = insertions(D, concept, units, k, level, stride, draws)
     with steps(progress, n, "context") as step:
-        things, part = (D, edit, random, target, stride, batch), range(seed * MOST_IMAGES, seed * MOST_IMAGES + n)
+        things, part = (D, edit, random, target, stride, batch), range(sample * MOST_IMAGES, sample * MOST_IMAGES + n)
         found = in_shards(tried_in, things, part, step, executor, shards)
     found = leading(found, part[0])
     if not found:
         raise KeyboardInterrupt
     before, gained, change = (np.concatenate([arrays[name] for _, arrays in found]) for name in ARRAYS)
-    settings = {"stride": int(stride), "seed": int(seed), "complete": len(before) == n, "origin": D.origin}
+    settings = {"stride": int(stride), "sample": int(sample), "complete": len(before) == n, "origin": D.origin}
     settings |= {"before": before, "gained": gained[:, 0], "change": change[:, 0]}
     if draws:
         settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}

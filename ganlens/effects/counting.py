@@ -46,7 +46,7 @@ def count_under(
     D: Dissection,
     edits: Sequence[Edit | Sequence[Edit]],
     n: int,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     regions: Sequence[np.ndarray] | None = None,
 ) -> Counted:
@@ -56,7 +56,7 @@ def count_under(
     ----------
     edits : sequence of E
         Each an edit of all images, or N edits, one for each image.
-    n, seed
+    n, sample
         Size of the sample, and which; by default the one after the dissection's.
     regions : sequence of N arrays (H, W), optional
         Cells of each image under which pixels are counted; all by default.
@@ -65,7 +65,7 @@ def count_under(
         for one in [edit] if isinstance(edit, Edit) else edit:
             D.attached("generator").check_edit(one)
     parts = []
-    seeds = list(samples(D.seed + 1 if seed is None else seed, n, BATCH))
+    seeds = list(samples(D.sample + 1 if sample is None else sample, n, BATCH))
     with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
         for start, some in zip(range(0, n, BATCH), seeds, strict=True):
             images = slice(start, start + len(some))
@@ -121,9 +121,9 @@ def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) 
         return opened.resume(torch.cat([generator.edited(r, [own]) for r, own in pairs]))
 
 
-def samples(seed: int, n: int, batch: int) -> Iterator[range]:
+def samples(sample: int, n: int, batch: int) -> Iterator[range]:
     """The seeds of a sample of n images, batch by batch; ValueError if there is none."""
-    n, first = check_image_count(n), check_sample(seed, 0) * MOST_IMAGES
+    n, first = check_image_count(n), check_sample(sample, 0) * MOST_IMAGES
     for start in range(first, first + n, batch):
         yield range(start, min(start + batch, first + n))
 

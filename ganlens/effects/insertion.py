@@ -98,7 +98,7 @@ def insertion_effect(
     region=None,
     patch: int | None = None,
     draws: int = 3,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
 ) -> Gain:
     """Switch units on in some cells, and count which pixels of which concept appear anywhere in the image.
@@ -108,8 +108,8 @@ def insertion_effect(
 
     Parameters
     ----------
-    D, concept, units, k, n, draws, seed
-        As for `ablation_effect`; the places follow from the seed, too.
+    D, concept, units, k, n, draws, sample
+        As for `ablation_effect`; the places follow from the sample, too.
     level : float or str
         What units are forced to: a number, ``"mean"``, a quantile of each unit, or ``"presence"``, the mean of each
         unit where the concept is present.
@@ -139,9 +139,9 @@ def insertion_effect(
     (13,)
     """
     i, sets, levels = prepare(D, concept, units, k, draws, level)
-    regions = places(D, n, region, patch, seed)
+    regions = places(D, n, region, patch, sample)
     edits = [inserted(D.layer, some, levels, regions) for some in sets]
-    counted = count_under(D, edits, n, seed, progress)
+    counted = count_under(D, edits, n, sample, progress)
     before, after = counted.before, counted.after
     random_before = np.broadcast_to(before, (draws, *before.shape))
     per_cell = counted.pixels / regions[0].size
@@ -160,7 +160,7 @@ def average_causal_effect(
     region=None,
     patch: int | None = None,
     draws: int = 3,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
 ) -> Gain:
     """Measure the average causal effect of units on concepts (Bau et al., ICLR 2019, eq. 5 and 6).
@@ -170,7 +170,7 @@ def average_causal_effect(
 
     Parameters
     ----------
-    D, concept, units, k, n, level, region, patch, draws, seed
+    D, concept, units, k, n, level, region, patch, draws, sample
         As for `insertion_effect`.
 
     Returns
@@ -188,10 +188,10 @@ def average_causal_effect(
     ('ablated', True)
     """
     i, sets, levels = prepare(D, concept, units, k, draws, level)
-    regions = places(D, n, region, patch, seed)
+    regions = places(D, n, region, patch, sample)
     edits = [inserted(D.layer, some, levels, regions) for some in sets]
     edits += [[ablate(D.layer, some, where) for where in regions] for some in sets]
-    counted = count_under(D, edits, n, seed, progress, regions)
+    counted = count_under(D, edits, n, sample, progress, regions)
     on, off = np.split(counted.after, 2)
     parts = (counted.pixels, off[0], on[0], off[1:], on[1:], "ablated", counted.complete)
     return Gain(D.layer, tuple(sets[0]), D.concepts[i], D.concepts, *parts)
@@ -211,10 +211,10 @@ def inserted(layer: str, units: list[int], levels: np.ndarray, regions: Sequence
     return [edit.on(region=region) for region in regions]
 
 
-def places(D: Dissection, n: int, region, patch: int | None, seed: int | None) -> list[np.ndarray]:
+def places(D: Dissection, n: int, region, patch: int | None, sample: int | None) -> list[np.ndarray]:
     """Cells (H, W) of each of n images: the given region, or a square of ``patch`` cells a side at a random place."""
     _, height, width = D.attached("generator").check_layer(D.layer)
-    n, seed = check_image_count(n), check_sample(seed, D.seed + 1)
+    n, sample = check_image_count(n), check_sample(sample, D.sample + 1)
     if region is not None:
         region = np.array(as_region(region))
         if np.shape(region) != (height, width):
@@ -223,7 +223,7 @@ def places(D: Dissection, n: int, region, patch: int | None, seed: int | None) -
             raise ValueError("region has no cell: expected at least one weight above 0")
         return [region] * n
     patch = patch_side(D, patch)
-    random = np.random.default_rng([seed, patch])
+    random = np.random.default_rng([sample, patch])
     corners = random.integers(0, [height - patch + 1, width - patch + 1], (n, 2))
     regions = np.zeros((n, height, width))
     for where, (y, x) in zip(regions, corners, strict=True):
@@ -253,7 +253,7 @@ def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: boo
     generator, i = D.attached("generator"), concept_index(D.concepts, concept, D.origin["segmenter"])
     total, weight = torch.zeros(2, len(D.iou), dtype=torch.float64, device=generator.device)
     with progress_bar(progress, n, "presence") as done, interrupt_between_steps() as interrupted:
-        for seeds in samples(D.seed, min(n, D.n), 32):
+        for seeds in samples(D.sample, min(n, D.n), 32):
             with torch.inference_mode():
                 x, features = generator.read(generator.latents(seeds), [D.layer])
             shown = (labels_of(D, x) == i + 1).any(1, keepdim=True)  # (N, 1, h, w)

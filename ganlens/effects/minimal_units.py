@@ -146,7 +146,7 @@ class Search:
 
     def __init__(self, D: Dissection, i: int, to: str, n: int):
         self.D, self.i, self.to = D, i, to
-        self.images = [unedited(D, seeds) for seeds in samples(D.seed + 2, n, BATCH)]
+        self.images = [unedited(D, seeds) for seeds in samples(D.sample + 2, n, BATCH)]
         self.before = sum(part.before[:, i].sum() for part in self.images)
         self.others = sum(part.pixels.sum() for part in self.images) - self.before
         check_present(D.concepts[i], self.before, n)

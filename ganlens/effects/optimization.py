@@ -112,7 +112,7 @@ def optimize_units(
     steps: int = 160,
     batch: int = 16,
     patch: int | None = None,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
 ) -> OptimizedUnits:
     """Find the strengths of units with the highest average causal effect on a concept, by gradient descent.
@@ -140,7 +140,7 @@ def optimize_units(
         Steps of Adam, and images per step.
     patch : int, optional
         Side of the square of cells that is edited; a quarter of the layer's side by default, 1 as published.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default the one two after the dissection's.
 
     Returns
@@ -168,12 +168,12 @@ def optimize_units(
     check_settings(D, penalty, strength, n, steps, batch)
     n, steps, batch = int(n), int(steps), int(batch)
     check_scores(D)
-    patch, seed = patch_side(D, patch), check_sample(seed, D.seed + 2)
+    patch, sample = patch_side(D, patch), check_sample(sample, D.sample + 2)
     levels = torch.tensor(levels_for(D, D.concepts[i], level), device=D.attached("generator").device)
     with progress_bar(progress, steps, "optimize") as done, interrupt_between_steps() as interrupted:
-        batches = open_batches(D, i, n, batch, seed)
+        batches = open_batches(D, i, n, batch, sample)
         strength = STRENGTHS[penalty] if strength is None else strength
-        search = Search(D, i, batches, levels, patch, (penalty, strength), np.random.default_rng(seed))
+        search = Search(D, i, batches, levels, patch, (penalty, strength), np.random.default_rng(sample))
         for step in range(1, steps + 1):
             if interrupted():
                 break
@@ -245,12 +245,12 @@ def best_of(history: np.ndarray) -> int:
     return int(np.argmax(history[:, 1] - history[:, 2]))
 
 
-def open_batches(D: Dissection, i: int, n: int, batch: int, seed: int) -> list[Batch]:
+def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list[Batch]:
     """Find ``n`` images that show a concept, and open them at the layer; ValueError if there are too few."""
     generator, found, scanned = D.attached("generator"), [], 0
     _, height, width = generator.check_layer(D.layer)
     presence = []
-    for seeds in samples(seed, min(SCANNED * n, MOST_IMAGES), batch):
+    for seeds in samples(sample, min(SCANNED * n, MOST_IMAGES), batch):
         shown = (labels_of(D, generator.generate(seeds)) == i + 1).any(1, keepdim=True)
         some = shown.flatten(1).any(1)
         found += [s for s, there in zip(seeds, some.tolist(), strict=True) if there]
@@ -259,7 +259,9 @@ def open_batches(D: Dissection, i: int, n: int, batch: int, seed: int) -> list[B
         if len(found) >= n:
             break
     if len(found) < 4:
-        raise ValueError(f"{D.concepts[i]} is in {len(found)} of {scanned} images: take more (n=…), or others (seed=…)")
+        raise ValueError(
+            f"{D.concepts[i]} is in {len(found)} of {scanned} images: take more (n=…), or others (sample=…)"
+        )
     presence = torch.cat(presence).clamp(min=0)
     popular = presence.mean(0) / presence.mean(0).sum()
     parts = np.array_split(np.arange(min(len(found), n)), max(2, -(-min(len(found), n) // batch)))

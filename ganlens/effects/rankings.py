@@ -32,7 +32,7 @@ def compare_rankings(
     n: int = 100,
     to: str = "zero",
     draws: int = 3,
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
     curve: bool | Sequence[int] = True,
 ) -> dict[str, Effect]:
@@ -40,7 +40,7 @@ def compare_rankings(
 
     Parameters
     ----------
-    D, concept, k, n, to, draws, seed, curve
+    D, concept, k, n, to, draws, sample, curve
         As for `ablation_effect`.
     by : sequence of str, or dict of str to sequence of int
         Rankings that ``D.units(concept, by=…)`` knows, or units of your own, best first, under any name.
@@ -68,7 +68,7 @@ def compare_rankings(
         order = as_units_of(D, by[name]) if isinstance(by, Mapping) else D.units(concept, None, name)
         orders[name] = order[:k]
     sizes = check_steps(curve, min(map(len, orders.values())))
-    return effects_of(D, concept, orders, sizes, n, to, None, draws, seed, progress)
+    return effects_of(D, concept, orders, sizes, n, to, None, draws, sample, progress)
 
 
 def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, cause: float = 0.02) -> Causes:
@@ -112,7 +112,7 @@ def unit_gradients(
     concepts: Sequence[str | Concept] | None = None,
     n: int = 64,
     to: str = "zero",
-    seed: int | None = None,
+    sample: int | None = None,
     progress: bool = True,
 ) -> np.ndarray:
     """Estimate what `unit_effects` measures, by gradient × activation of the segmenter's scores (U, C).
@@ -132,7 +132,7 @@ def unit_gradients(
         Number of images.
     to : {"zero", "mean"}
         Level of the ablation that is estimated.
-    seed : int, optional
+    sample : int, optional
         Which sample; by default the one two after the dissection's, like `unit_effects`.
 
     Returns
@@ -160,12 +160,12 @@ def unit_gradients(
     columns = [concept_index(D.concepts, c, D.origin["segmenter"]) for c in wanted]
     if not columns:
         raise ValueError("no concepts given: name at least one, or None for all")
-    n, generator, seed = check_image_count(n), D.attached("generator"), check_sample(seed, D.seed + 2)
+    n, generator, sample = check_image_count(n), D.attached("generator"), check_sample(sample, D.sample + 2)
     base = generator.level(ablate(D.layer, range(len(D.iou)), to=to)).reshape(-1, 1, 1)
     lost, total = np.full((2, len(D.iou), len(D.concepts)), np.nan)
     lost[:, columns] = total[:, columns] = 0
     with progress_bar(progress, n, "gradient") as done, interrupt_between_steps() as interrupted:
-        for seeds in samples(seed, n, BATCH // 2):  # a backward pass keeps everything in memory
+        for seeds in samples(sample, n, BATCH // 2):  # a backward pass keeps everything in memory
             lost_here, here = gradients(D, generator.open(D.layer, seeds), columns, base)
             lost[:, columns] += lost_here
             total[:, columns] += here

@@ -182,7 +182,7 @@ class Classifier(Generator):
         if max(seeds) >= self.count:
             raise ValueError(
                 f"image {max(seeds)}: {self.name} has images 0 … {self.count - 1}, which are one "
-                f"sample, seed=0. {CHANGES}"
+                f"sample, sample=0. {CHANGES}"
             )
         return self.images.read(seeds).to(self.device)
 

@@ -245,7 +245,7 @@ def settings(D: Dissection) -> Markup:
         "units": f"{len(D.iou):,}, each a map of {height} × {width} cells",
         "generator": origin(D, "generator"),
         "segmenter": origin(D, "segmenter"),
-        "images": f"{D.n:,} of sample {D.seed}" + ("" if D.complete else ", incomplete"),
+        "images": f"{D.n:,} of sample {D.sample}" + ("" if D.complete else ", incomplete"),
         "compared at": f"{rows} × {columns} pixels",
         "threshold rule": rule,
         "pixels that count": "of images with the concept's category" if D.within_category else "all",
@@ -317,8 +317,14 @@ def recipe(D: Dissection) -> str:
         name = D.origin[what]
         call = f"gl.load_{what}({name!r})" if name in known else f"…  # the {what} {name!r}"
         lines.append(f"{letter} = {call}")
-    options = {"n": D.n, "rule": D.rule, "quantile": D.quantile, "seed": D.seed, "within_category": D.within_category}
-    usual = {"rule": "quantile", "quantile": 0.01, "seed": 0, "within_category": False}
+    options = {
+        "n": D.n,
+        "rule": D.rule,
+        "quantile": D.quantile,
+        "sample": D.sample,
+        "within_category": D.within_category,
+    }
+    usual = {"rule": "quantile", "quantile": 0.01, "sample": 0, "within_category": False}
     given = "".join(f", {name}={value!r}" for name, value in options.items() if usual.get(name) != value)
     return "\n".join(["", *lines, f"D = gl.dissect(G, S, {D.layer!r}{given})"])
 

@@ -146,7 +146,7 @@ class TestSources:
             F = gl.segmentation_distance(source, a, S3, n=8, progress=False)
             assert np.array_equal(F.a, F.b)
             assert len(F.a) == 8
-        F = gl.segmentation_distance(a, paint, S3, n=10, seed=4, progress=False)
+        F = gl.segmentation_distance(a, paint, S3, n=10, sample=4, progress=False)
         assert np.array_equal(F.a, F.b)
         assert asked == list(range(5_000_000, 5_000_010))
         assert F.names == ("images a", "paint")
@@ -154,7 +154,7 @@ class TestSources:
 
     def test_a_generator_is_sampled_by_seeds(self):
         G = gl.Generator.wrap(Wiring(), 64)
-        F = gl.segmentation_distance(G, G, S3, n=40, seed=2, progress=False)
+        F = gl.segmentation_distance(G, G, S3, n=40, sample=2, progress=False)
         np.testing.assert_allclose(F.a, areas_of(S3, G.generate(range(2_000_000, 2_000_040))))
         np.testing.assert_allclose(F.b, areas_of(S3, G.generate(range(3_000_000, 3_000_040))))
         assert F.names == ("Wiring", "Wiring")

@@ -20,7 +20,7 @@ def made_up(units: int, key: int, **changes) -> Dissection:
     """A dissection of random counts, of which some units are interpretable."""
     rng = np.random.default_rng(key)
     shape = units, len(VOCABULARY)
-    settings = {"layer": f"layer{key}", "rule": "quantile", "quantile": 0.01, "n": 10, "seed": 0, "complete": True}
+    settings = {"layer": f"layer{key}", "rule": "quantile", "quantile": 0.01, "n": 10, "sample": 0, "complete": True}
     arrays = {"on": np.full(shape, 1000), "overlap": rng.integers(0, 110, shape), "area": np.full(shape[1], 700)}
     arrays |= {"scope": np.full(shape[1], 40960), "valid": np.ones(shape, bool), "top": np.ones((units, 4), int)}
     origin = {"generator": f"model {key}", "segmenter": "made up", "generator_fingerprint": f"{key}"}
@@ -124,7 +124,7 @@ class TestErrors:
         ("changes", "message"),
         [
             ({"n": 20}, r"n: 10 and 20.*gl\.dissect\(G, S, layer, n=10"),
-            ({"seed": 4}, "seed: 0 and 4"),
+            ({"sample": 4}, "sample: 0 and 4"),
             ({"rule": "iou"}, "rule: quantile and iou"),
             ({"quantile": 0.005}, r"quantile: 0\.01 and 0\.005"),
             ({"within_category": True}, "within_category: False and True"),
@@ -137,8 +137,8 @@ class TestErrors:
             gl.compare({"a": made_up(5, 1), "b": made_up(5, 2), "c": made_up(5, 3, **changes)})
 
     def test_all_differences_are_named_at_once(self):
-        with pytest.raises(ValueError, match=r"'a' and 'b' cannot be compared.*n: 10 and 9; seed: 0 and 1"):
-            gl.compare({"a": made_up(5, 1), "b": made_up(5, 2, n=9, seed=1)})
+        with pytest.raises(ValueError, match=r"'a' and 'b' cannot be compared.*n: 10 and 9; sample: 0 and 1"):
+            gl.compare({"a": made_up(5, 1), "b": made_up(5, 2, n=9, sample=1)})
 
     def test_the_quantile_does_not_matter_under_other_rules(self):
         both = {"a": made_up(5, 1, rule="iou"), "b": made_up(5, 2, rule="iou", quantile=0.3)}

@@ -119,7 +119,7 @@ class TestCopies:
 class TestCorrelation:
     def test_is_that_of_numpy(self, original):
         other = dissection(Residual(), "block2")
-        M = gl.match_units(original, other, n=40, seed=5, progress=False)
+        M = gl.match_units(original, other, n=40, sample=5, progress=False)
         features = []
         for D in (original, other):
             z = D.generator.latents(range(5_000_000, 5_000_040))
@@ -193,7 +193,7 @@ class TestSums:
 
     def test_known_of_other_layers(self, original):
         M = gl.match_units(original, original, n=16, progress=False)
-        for changes in ({"n": 8}, {"seed": 7}):
+        for changes in ({"n": 8}, {"sample": 7}):
             with pytest.raises(ValueError, match="expected an earlier result"):
                 gl.match_units(original, original, **{"n": 32, **changes}, known=M, progress=False)
 

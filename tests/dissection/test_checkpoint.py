@@ -159,7 +159,7 @@ class TestCache:
         assert len(list(tmp_path.glob("*.npz"))) == 2
         for other in others:
             assert_all_same(ask(other, S, cache=tmp_path), ask(other, S))
-        for options in ({"n": 96}, {"seed": 1}, {"quantile": 0.02}, {"top": 4}, {"within_category": True}):
+        for options in ({"n": 96}, {"sample": 1}, {"quantile": 0.02}, {"top": 4}, {"within_category": True}):
             found = ask(G, S, cache=tmp_path, **options)
             assert_all_same(found, ask(G, S, **options))
         assert len(list(tmp_path.glob("*.npz"))) == 2 + 3 + 5
@@ -214,7 +214,7 @@ class TestOtherFiles:
     def test_of_another_question(self, G, S, tmp_path):
         ask(G, S, tmp_path / "c.npz")
         before = (tmp_path / "c.npz").read_bytes()
-        for options, said in (({"n": 96}, "n 120, not 96"), ({"seed": 2}, "first 0, not 2000000")):
+        for options, said in (({"n": 96}, "n 120, not 96"), ({"sample": 2}, "first 0, not 2000000")):
             with pytest.raises(ValueError, match=rf"another dissection \({said}\); it was left"):
                 ask(G, S, tmp_path / "c.npz", **options)
         with pytest.raises(ValueError, match=r"another dissection \(segmenter .*, not "):

@@ -192,7 +192,7 @@ class TestBruteForce:
 
     def test_top_images(self, lattice):
         G, S = lattice
-        D = gl.dissect(G, S, "layer", n=50, seed=3, top=5, progress=False)
+        D = gl.dissect(G, S, "layer", n=50, sample=3, top=5, progress=False)
         seeds = range(3_000_000, 3_000_050)
         with torch.no_grad():
             maxima = G.read(G.latents(seeds), ["layer"])[1]["layer"].amax((2, 3))
@@ -350,7 +350,7 @@ class TestIndependence:
             assert_same(gl.dissect(G, S, "layer", n=40, rule=rule, progress=False), together["layer"][rule])
 
     def test_samples_do_not_overlap(self, lattice):
-        found = [gl.dissect(*lattice, "layer", n=30, seed=s, top=30, progress=False) for s in (0, 1, 4293)]
+        found = [gl.dissect(*lattice, "layer", n=30, sample=s, top=30, progress=False) for s in (0, 1, 4293)]
         assert [D.top.min() for D in found] == [0, 10**6, 4293 * 10**6]
         assert [set(D.top[8]) for D in found] == [set(range(s, s + 30)) for s in (0, 10**6, 4293 * 10**6)]
         assert not np.array_equal(found[0].on, found[1].on)
@@ -621,8 +621,8 @@ class TestBadInput:
             ({"quantile": 0}, "quantile=0: expected a share between 0 and 1"),
             ({"quantile": 1.5}, "quantile=1.5: expected"),
             ({"quantile": float("nan")}, "quantile=nan: expected"),
-            ({"seed": -1}, "seed=-1: expected 0 … 4293"),
-            ({"seed": 4294}, "seed=4294: expected 0 … 4293"),
+            ({"sample": -1}, "sample=-1: expected 0 … 4293"),
+            ({"sample": 4294}, "sample=4294: expected 0 … 4293"),
             ({"batch_size": -8}, "batch_size=-8: expected"),
             ({"top": 0}, "top=0: expected"),
         ],

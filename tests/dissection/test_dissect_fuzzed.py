@@ -26,7 +26,7 @@ USUAL = {
     "n": st.integers(1, 20) | st.just(70),
     "rule": st.sampled_from(["quantile", "iqr", "iou", ["iqr", "quantile"]]) | RULES | st.lists(RULES, max_size=3),
     "quantile": st.floats(0, 1) | st.sampled_from([1e-300, 1 - 1e-16, 0.5, np.float32(0.01)]),
-    "seed": st.integers(0, 4293) | st.just(np.uint8(4)),
+    "sample": st.integers(0, 4293) | st.just(np.uint8(4)),
     "batch_size": st.none() | st.integers(1, 100) | st.integers(1, 10**30),
     "within_category": st.booleans(),
     "top": st.integers(1, 100) | st.integers(1, 2000),

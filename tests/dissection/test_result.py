@@ -274,7 +274,7 @@ class TestFiles:
     def test_round_trip_of_numpy_settings(self, tmp_path):
         """Settings may come from arrays."""
         G, S = gl.Generator.wrap(Lattice(), Z), gl.Segmenter.wrap(two_planes, TWO_PLANES)
-        settings = {"seed": np.int64(2), "n": np.int32(9), "quantile": np.float32(0.05), "within_category": np.True_}
+        settings = {"sample": np.int64(2), "n": np.int32(9), "quantile": np.float32(0.05), "within_category": np.True_}
         D = gl.dissect(G, S, "layer", progress=False, **settings)
         D.save(tmp_path / "d.npz")
         assert_equal(gl.Dissection.load(tmp_path / "d.npz"), D)

@@ -101,7 +101,7 @@ def test_a_region_removes_its_own_share(D):
     region = np.zeros((8, 8))
     region[:, :4] = 1
     effect = ablation_effect(D, "red", [0], n=50, region=region, progress=False)
-    x = D.generator.generate([seed for batch in samples(D.seed + 1, 50, 32) for seed in batch])
+    x = D.generator.generate([seed for batch in samples(D.sample + 1, 50, 32) for seed in batch])
     red = x[:, 0] > 0
     assert effect.removed[0] == pytest.approx(float(red[..., :4].sum() / red.sum()))
     assert 0 < effect.low[0] < effect.removed[0] < effect.high[0] < 1
@@ -111,7 +111,7 @@ def test_counts_equal_a_full_pass_with_the_edit(embedded):
     D = embedded
     units = [1, 5, 8, 30]
     effect = ablation_effect(D, "tree", units, n=20, to="mean", draws=1, progress=False)
-    seeds = [seed for batch in samples(D.seed + 1, 20, 32) for seed in batch]
+    seeds = [seed for batch in samples(D.sample + 1, 20, 32) for seed in batch]
     after = D.generator.generate(seeds, edits=[ablate(D.layer, units, to="mean")])
     found = count_pixels(D, after)
     assert np.abs(effect.after - found).sum() <= 20  # rounding may flip a pixel
@@ -120,17 +120,17 @@ def test_counts_equal_a_full_pass_with_the_edit(embedded):
 
 
 def test_images_are_not_those_of_the_dissection(D):
-    assert not set(D.top[D.top >= 0].tolist()) & {seed for batch in samples(D.seed + 1, 100, 32) for seed in batch}
+    assert not set(D.top[D.top >= 0].tolist()) & {seed for batch in samples(D.sample + 1, 100, 32) for seed in batch}
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says(D):
     """Over many small samples, the 99 % interval contains the effect on a large one nearly always."""
     region = np.zeros((8, 8))
     region[:, :4] = 1
-    truth = ablation_effect(D, "red", [0], n=2000, region=region, draws=0, seed=50, progress=False).removed[0]
+    truth = ablation_effect(D, "red", [0], n=2000, region=region, draws=0, sample=50, progress=False).removed[0]
     inside = 0
-    for seed in range(60, 100):
-        small = ablation_effect(D, "red", [0], n=60, region=region, draws=0, seed=seed, progress=False)
+    for sample in range(60, 100):
+        small = ablation_effect(D, "red", [0], n=60, region=region, draws=0, sample=sample, progress=False)
         inside += small.low[0] <= truth <= small.high[0]
     assert inside >= 36
 
@@ -222,7 +222,7 @@ def test_units_that_act_only_together(wired):
 
 def test_change_of_everything_else(wired):
     """Unit 4 takes blue away with the red of one half; what does not show blue changes only where it shows red."""
-    x = wired.generator.generate(next(samples(wired.seed + 1, 20, 20)))
+    x = wired.generator.generate(next(samples(wired.sample + 1, 20, 20)))
     red, blue = (x[:, [0, 2]] > 0).transpose(0, 1)
     effect = ablation_effect(wired, "blue", [4], n=20, progress=False)
     right = red & (torch.arange(8) >= 4)
@@ -254,7 +254,7 @@ def test_rankings_on_the_same_curve(wired, alone):
 def test_gradients_equal_effects_where_everything_is_linear(wired):
     """What is linear in a unit is told exactly by its gradient; the score stands in for the pixels."""
     estimate = unit_gradients(wired, n=32, progress=False)
-    seeds = next(samples(wired.seed + 2, 32, 32))
+    seeds = next(samples(wired.sample + 2, 32, 32))
     scores = [wired.segmenter.scores(wired.generator.generate(seeds, [ablate("layer", [u])])) for u in range(8)]
     before = wired.segmenter.scores(wired.generator.generate(seeds)).sum((0, 2, 3))
     exact = (1 - torch.stack(scores).sum((1, 3, 4)) / before).numpy()
@@ -295,7 +295,7 @@ def test_gradient_order_is_kept(wired, tmp_path):
 def test_unit_effects_equal_full_passes():
     S = Segmenter.wrap(planted.two_planes, planted.TWO_PLANES)
     D = dissect(Generator.wrap(planted.Residual(), planted.Z), S, "block1.conv2", n=16, progress=False)
-    seeds = next(samples(D.seed + 2, 40, 40))
+    seeds = next(samples(D.sample + 2, 40, 40))
     before = count_pixels(D, D.generator.generate(seeds)).sum(0)
     for to in ("zero", "mean"):
         found = unit_effects(D, n=40, to=to, progress=False)

@@ -129,7 +129,9 @@ def test_images_are_new_and_maps_are_those_of_single_images(D, C):
     assert not set(D.top.ravel()) & set(range(1_000_000, 1_000_030))
     assert (C.maps[7] == where(D, "flower", 1_000_007, [0])).all()
     assert C.map.tolist() == C.maps.mean(0).tolist()
-    assert (context(D, "flower", [0], n=3, seed=5, progress=False).maps[2] == where(D, "flower", 5_000_002, [0])).all()
+    assert (
+        context(D, "flower", [0], n=3, sample=5, progress=False).maps[2] == where(D, "flower", 5_000_002, [0])
+    ).all()
 
 
 def test_the_layer_in_front_is_not_run_again(D):
@@ -376,7 +378,7 @@ def test_the_edit_can_be_painted(C):
         ({"level": "high"}, "level 'high'"),
         ({"level": [1.0, 2.0], "units": [0]}, r"level of shape \(2,\) for 1 units"),
         ({"level": np.ones((1, 3, 3)), "units": [0]}, r"level maps of shape \(3, 3\): layer has 4 x 4 cells"),
-        ({"seed": 5000}, "outside 0"),
+        ({"sample": 5000}, "outside 0"),
     ],
 )
 def test_bad_input(D, arguments, message):
@@ -415,7 +417,7 @@ def made_up(concepts: int, n: int = 30) -> Context:
     gained = np.round(random.normal(40 / before[..., 0].clip(1), 8)).astype(int)
     change = random.integers(-30, 30, (n, 8, 8, concepts))
     vocabulary = tuple(Concept(f"{'name ' * (i % 9)}{i}") for i in range(concepts))
-    settings = {"grid": (8, 8), "size": (64, 64), "stride": 1, "seed": 1, "complete": True}
+    settings = {"grid": (8, 8), "size": (64, 64), "stride": 1, "sample": 1, "complete": True}
     origin = {"generator": "made up", "segmenter": "made up"}
     edit = insert("layer4", range(20))
     settings |= {"random_units": ((1, 2), (3, 4)), "random_gained": random.integers(-9, 12, gained.shape)}

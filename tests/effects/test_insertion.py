@@ -27,7 +27,7 @@ def D():
 def test_what_is_switched_on_is_drawn_there(D):
     region = np.zeros((8, 8))
     region[2:4, 3:6] = 1
-    x = D.generator.generate(next(samples(D.seed + 1, 30, 30)))
+    x = D.generator.generate(next(samples(D.sample + 1, 30, 30)))
     free = float((x[:, 0, 2:4, 3:6] < 0).float().mean())
     gain = insertion_effect(D, "red", [0], n=30, level=1.0, region=region, progress=False)
     assert gain.gained == pytest.approx([free, 0])
@@ -47,10 +47,10 @@ def test_average_causal_effect_of_the_cause_is_one(D):
     assert other.gained[0] == 0
 
 
-def test_places_depend_on_the_seed_alone(D):
+def test_places_depend_on_the_sample_alone(D):
     a, b, c = (
-        average_causal_effect(D, "green", [0], n=n, level=1.0, seed=seed, draws=0, progress=False)
-        for n, seed in ((10, 4), (6, 4), (10, 5))
+        average_causal_effect(D, "green", [0], n=n, level=1.0, sample=sample, draws=0, progress=False)
+        for n, sample in ((10, 4), (6, 4), (10, 5))
     )
     assert (a.present[:6] == b.present).all()
     assert (a.present != c.present).any()
@@ -58,7 +58,7 @@ def test_places_depend_on_the_seed_alone(D):
 
 def test_presence_level_is_the_mean_where_the_concept_is(embedded):
     D, i = embedded, embedded.segmenter.index("tree")
-    x, features = D.generator.read(D.generator.latents(range(D.seed * 10**6, D.seed * 10**6 + 40)), [D.layer])
+    x, features = D.generator.read(D.generator.latents(range(D.sample * 10**6, D.sample * 10**6 + 40)), [D.layer])
     shown = D.segmenter.labels(x) == i + 1
     r = nn.functional.interpolate(features[D.layer], (64, 64), mode="bilinear", align_corners=False)
     expected = (r.double() * shown).sum((0, 2, 3)) / shown.sum()
@@ -71,7 +71,7 @@ def test_gains_equal_full_passes_with_the_edit():
     region = np.zeros((4, 4))
     region[1:3, 2:] = 1
     gain = insertion_effect(D, "above", [1, 4], n=40, level=2.0, region=region, draws=0, progress=False)
-    seeds = next(samples(D.seed + 1, 40, 40))
+    seeds = next(samples(D.sample + 1, 40, 40))
     x = [D.generator.generate(seeds, edits) for edits in ([], [insert(D.layer, [1, 4], 2.0, region)])]
     before, after = ([(S.labels(images) == c + 1).sum().item() for c in range(5)] for images in x)
     assert before != after

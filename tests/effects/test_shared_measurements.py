@@ -41,7 +41,7 @@ def broken():
 
 
 def context(D, **options):
-    return gl.context(D, "above", [2, 5], **{"n": 11, "draws": 2, "seed": 1, "progress": False} | options)
+    return gl.context(D, "above", [2, 5], **{"n": 11, "draws": 2, "sample": 1, "progress": False} | options)
 
 
 def effects(D, **options):

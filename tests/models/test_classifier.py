@@ -347,9 +347,9 @@ def test_what_needs_edited_images_says_so(C, S2):
         lambda: C.open("layer", [0]).resume(torch.zeros(1, 6, 8, 8)),
         lambda: C.open("layer", [0]).edited(ablate("layer", [0])),
         lambda: gl.ablation_effect(D, "hot", k=1, n=4, progress=False),
-        lambda: gl.ablation_effect(D, "hot", k=1, n=4, seed=0, progress=False),
+        lambda: gl.ablation_effect(D, "hot", k=1, n=4, sample=0, progress=False),
         lambda: gl.unit_effects(D, n=4, progress=False),
-        lambda: gl.unit_effects(D, n=4, seed=0, progress=False),
+        lambda: gl.unit_effects(D, n=4, sample=0, progress=False),
         lambda: gl.context(D, "hot", units=[0], n=4, progress=False),
     ):
         with pytest.raises(ValueError, match=r"change its scores, not its images: use C.scores"):
@@ -357,9 +357,9 @@ def test_what_needs_edited_images_says_so(C, S2):
 
 
 def test_there_are_no_other_images(C, S2):
-    for options in ({"n": 61}, {"n": 10, "seed": 1}, {}):
+    for options in ({"n": 61}, {"n": 10, "sample": 1}, {}):
         with pytest.raises(
-            ValueError, match="signs has 60 images, which are one sample; give seed=0 and n=60 or fewer"
+            ValueError, match="signs has 60 images, which are one sample; give sample=0 and n=60 or fewer"
         ):
             gl.dissect(C, S2, "layer", progress=False, **options)
     with pytest.raises(ValueError, match="image 60: signs has images 0 … 59"):

@@ -46,7 +46,7 @@ def made_up(units: int, concepts: int, shown: float = 0.7, longest: int = 12) ->
         rule="quantile",
         quantile=0.01,
         n=10,
-        seed=0,
+        sample=0,
         complete=True,
         within_category=False,
         shape=(8, 8, 64, 64),

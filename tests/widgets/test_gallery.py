@@ -35,7 +35,7 @@ def synthetic(units: int = 512, concepts: int = 150) -> Dissection:
     D = Dissection(
         layer="features.7",
         concepts=tuple(Concept(f"concept {c}", ("object", "part", "material")[c % 3]) for c in range(concepts)),
-        **{"rule": "quantile", "quantile": 0.01, "n": 100, "seed": 0, "complete": True, "within_category": False},
+        **{"rule": "quantile", "quantile": 0.01, "n": 100, "sample": 0, "complete": True, "within_category": False},
         shape=(8, 8, 64, 64),
         thresholds_by_concept=np.full((units, concepts), 0.9),
         on=np.full((units, concepts), 1000),

@@ -34,7 +34,7 @@ def synthetic(units: int = 512, concepts: int = 150, layer: str = "layer4") -> D
     return Dissection(
         layer=layer,
         concepts=tuple(Concept(name, kinds[c % 3]) for c, name in enumerate(names)),
-        **{"rule": "quantile", "quantile": 0.01, "n": 100, "seed": 0, "complete": True, "within_category": False},
+        **{"rule": "quantile", "quantile": 0.01, "n": 100, "sample": 0, "complete": True, "within_category": False},
         shape=(8, 8, 64, 64),
         thresholds_by_concept=np.ones((units, concepts)),
         on=np.full((units, concepts), 1000),
