@@ -1,4 +1,4 @@
-"""Make the embedded weights again: ``python -m ganlens.scenes paint | segmenter | generator | export | evaluate``."""
+"""Make the embedded weights again: ``python -m ganlens.embedded paint | segmenter | generator | export | evaluate``."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m ganlens.scenes", description=__doc__)
+    parser = argparse.ArgumentParser("python -m ganlens.embedded", description=__doc__)
     steps = parser.add_subparsers(required=True, metavar="step")
 
     def add(name: str, step, text: str) -> argparse.ArgumentParser:
@@ -32,9 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         command.set_defaults(step=step)
         return command
 
-    add("paint", paint, "paint images with labels").add_argument("-n", type=int, default=40_000)
+    add("paint", paint, "paint images with labels").add_argument("-n", type=int, default=80_000)
     add("segmenter", segmenter, "train the segmenter on paintings and labels").add_argument(
-        "--steps", type=int, default=1000
+        "--steps", type=int, default=1400
     )
     command = add("generator", generator, "train the generator on paintings alone, going on where it stopped")
     command.add_argument("--images", type=int, default=420_000, help="length of the training (default: %(default)s)")

@@ -108,7 +108,7 @@ def compose(c):
     """Draw a scene from back to front."""
     rng = c.rng
     church, horizon = plan_church(rng), rng.uniform(41, 45)
-    sunny, cloudy, hilly, path = (rng.random() < share for share in (0.34, 0.66, 0.9, 0.82))
+    sunny, cloudy, hilly, path = (rng.random() < share for share in (0.34, 0.66, 0.9, 0.6))
     draw_sky(c)
     if sunny:
         draw_sun(c)
@@ -117,8 +117,8 @@ def compose(c):
     if hilly:
         draw_hills(c, horizon)
     draw_grass(c, horizon)
-    if path:
-        draw_path(c, church.door.x, church.base - 0.5, church.door.half + 0.5)
+    if path and church.doors:
+        draw_path(c, pick(rng, church.doors), church.base - 0.5, 4.2)
     trees = plan_trees(rng, church)
     for tree in (t for t in trees if t.base < church.base):
         draw_tree(c, *tree)

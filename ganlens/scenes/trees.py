@@ -19,14 +19,22 @@ class Tree(NamedTuple):
 
 
 def plan_trees(rng, church):
-    """Trees beside the church, back to front, off the door."""
+    """Trees beside the church, back to front.
+
+    Those in front keep off every place for a door, whether it holds one or not: a tree says nothing about doors.
+    """
     trees = []
     first = pick(rng, (-1, 1))
     for i in range(pick(rng, (0, 1, 2, 3), (0.29, 0.26, 0.3, 0.15))):
         side = first * (-1) ** i
         x = np.clip(church.x + side * church.reach + side * rng.uniform(-1, 9), 2, 62)
         trees.append(Tree(x, church.base + rng.uniform(-1.5, 5.5), rng.uniform(19, 30)))
-    return sorted((t for t in trees if abs(t.x - church.door.x) > 10), key=lambda t: t.base)
+    return sorted((t for t in trees if t.base < church.base or is_off(t.x, church.places)), key=lambda t: t.base)
+
+
+def is_off(x, places):
+    """Whether a tree at `x` leaves all places to be seen."""
+    return all(abs(x - place.x) > 8.5 for place in places)
 
 
 def draw_tree(c, x, base, height):
