@@ -542,7 +542,7 @@ class TestWrongUsage:
             ("dissect layer4 --generator scens", "did you mean 'scenes'"),
             ("dissect layer4 --segmenter scens", "did you mean 'scenes'"),
             ("dissect layer4 --quantile 2", "between 0 and 1"),
-            ("dissect layer4 --seed -1", "seed=-1"),
+            ("dissect layer4 --sample -1", "sample=-1"),
             ("dissect layer4 -n 2000000", "n=2000000"),
             ("dissect layer4 -n 0", "1 or more"),
             ("dissect layer4 --batch-size many", "whole number"),

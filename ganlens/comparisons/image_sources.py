@@ -89,7 +89,15 @@ def open_source(source: Source, first: int, n: int) -> tuple[int, Iterator[torch
         raise TypeError(
             f"{type(source).__name__} given; expected a generator, images (N, 3, Y, X), a folder or a function of seeds"
         )
-    return n, (as_images(draw(list(range(first + i, first + min(i + BATCH, n))))) for i in range(0, n, BATCH))
+    return n, (drawn_by(draw, list(range(first + i, first + min(i + BATCH, n)))) for i in range(0, n, BATCH))
+
+
+def drawn_by(draw: Callable, seeds: list[int]) -> torch.Tensor:
+    """Images (N, 3, Y, X) of a function of seeds; ValueError if it is none."""
+    try:
+        return as_images(draw(seeds))
+    except TypeError as error:
+        raise ValueError(f"{short_repr(draw)} given a list of seeds: {error}; expected a function of seeds") from error
 
 
 def as_images(x) -> torch.Tensor:

@@ -238,7 +238,7 @@ def compare(dissections: Mapping[str, Dissection]) -> Comparison:
     >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     >>> C = gl.compare(gl.dissect(G, S, ["layer1", "layer5"], n=16, progress=False))
     >>> [row["units"] for row in C.summary()]
-    [256, 128]
+    [256, 160]
     """
     if not isinstance(dissections, Mapping):
         raise TypeError(f"{type(dissections).__name__} given; expected a dict of dissections by name")

@@ -162,7 +162,7 @@ def optimize_units(
     >>> D = gl.dissect(G, S, "layer5", n=64, progress=False)
     >>> found = gl.optimize_units(D, "tree", n=12, batch=4, steps=2, progress=False)
     >>> found.alpha.shape, found.history[:, 0].tolist()
-    ((128,), [0.0, 2.0])
+    ((160,), [0.0, 2.0])
     """
     i = concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
     check_settings(D, penalty, strength, n, steps, batch)

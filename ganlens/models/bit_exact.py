@@ -12,8 +12,9 @@ GRANULE = 8  # rows; networks, too, run on whole multiples of this many images w
 
 
 def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """The linear map of rows x (N, C) by a weight (U, C): (N, U), computed in whole granules of rows."""
-    return F.linear(F.pad(x, (0, 0, 0, -len(x) % GRANULE)), weight, bias)[: len(x)]
+    """The linear map of rows x (N, C) by a weight (U, C): (N, U), one matrix product for each granule of rows."""
+    rows = F.pad(x, (0, 0, 0, -len(x) % GRANULE))
+    return torch.cat([F.linear(some, weight, bias) for some in rows.split(GRANULE)])[: len(x)]
 
 
 def pointwise(r: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -23,7 +23,7 @@ def build(state, name):
     net.flat = torch.nn.Linear(*reversed(tensors["flat.weight"].shape))
     net.load_state_dict(tensors)
     net.image = torch.nn.Unflatten(1, (3, 4, 4))
-    return Generator.wrap(net, z_dim=net.flat.in_features, layers=["image"], name=name)
+    return Generator.wrap(net, z_dim=net.flat.in_features, layers=["image"], name=name, output="[-1,1]")
 '''
 
 SEGMENTER = '''

@@ -47,7 +47,7 @@ class TestLinks:
         assert explorer.canvas.brush.grid == (16, 16)
         units = everywhere(explorer, "units")
         assert all(some == units[0] for some in units)
-        assert not units[0] or max(units[0]) < 128
+        assert not units[0] or max(units[0]) < 160
 
     def test_units_that_are_found_reach_the_gallery(self, explorer):
         explorer.canvas.paint([10, 11], "query")
@@ -146,6 +146,6 @@ def test_in_jupyterlab(tmp_path, request):
         layers = lab.locator("select:visible", has=lab.locator("option", has_text="layer5"))
         assert layers.count() == 1
         layers.select_option("layer5")
-        lab.wait_for_function("document.querySelector('.ganlens-heatmap').innerText.includes('128 of 128 units')")
+        lab.wait_for_function("document.querySelector('.ganlens-heatmap').innerText.includes('160 of 160 units')")
         assert ask_kernel(lab, "[explorer.layer, explorer.canvas.layer, explorer.heatmap.layer]") == ["layer5"] * 3
         assert lab.locator(".ganlens-failure").count() == 0

@@ -71,7 +71,7 @@ def test_any_sizes(sizes, tmp_path):
         state[f"{name}.conv.weight"] = net.get_submodule(name).scaled.conv.weight
         state[f"{name}.wscale.b"] = net.get_submodule(name).scaled.bias
     G = from_state(state)
-    assert torch.equal(G.net(G.latents(range(3))), net(G.latents(range(3))))
+    torch.testing.assert_close(G.net(G.latents(range(3))), net(G.latents(range(3))), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
