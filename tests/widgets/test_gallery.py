@@ -633,12 +633,13 @@ class TestInJupyterLab:
 
     def test_survives_a_reload(self, painted):
         unit = painted.order()[2]
-        chosen = f"gallery.units = ({unit},); gallery.unit = {unit}; gallery.detail = True; gallery.search = 'part'"
-        tell_kernel(painted.page, chosen)
+        category = ask_kernel(painted.page, f"D.labels[{unit}].concept.category")
+        chosen = f"gallery.units = ({unit},); gallery.unit = {unit}; gallery.detail = True"
+        tell_kernel(painted.page, f"{chosen}; gallery.search = '{category}'")
         painted.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
         painted.page.wait_for_timeout(500)
         painted.page.reload()
         painted.page.wait_for_function("document.querySelectorAll('.ganlens-reel img').length === 6", timeout=20_000)
-        assert painted.gallery.locator("[aria-label^=Search]").input_value() == "part"
+        assert painted.gallery.locator("[aria-label^=Search]").input_value() == category
         assert painted.unit(unit).get_attribute("aria-selected") == "true"
         assert painted.unit(unit).locator("img").count() == 1
