@@ -9,7 +9,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:  # checking targets needs no numpy
+    import numpy as np
 
 
 def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path] = ()) -> None:
@@ -66,7 +69,7 @@ def read_arrays(path: Path, kind: str) -> tuple[dict, dict]:
     ValueError
         The file is damaged or of another kind.
     """
-    import numpy as np  # not at the top, so that checking targets needs no numpy
+    import numpy as np
 
     try:
         with zipfile.ZipFile(path):
@@ -115,3 +118,28 @@ def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_arrays(file: BinaryIO, arrays: "Mapping[str, np.ndarray]") -> None:
+    """Write arrays as an ``.npz`` file, quickly and small: counts are mostly zeros."""
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def arrays_to_bytes(arrays: "Mapping[str, np.ndarray]") -> bytes:
+    """The content of the ``.npz`` file that `write_arrays` writes."""
+    buffer = io.BytesIO()
+    write_arrays(buffer, arrays)
+    return buffer.getvalue()
+
+
+def bytes_to_arrays(content: bytes) -> "dict[str, np.ndarray]":
+    """The inverse of `arrays_to_bytes`; nothing in it is executed."""
+    import numpy as np
+
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

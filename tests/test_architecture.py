@@ -17,8 +17,9 @@ MODULES = sorted((ROOT / "ganlens").rglob("*.py"))
 ROOMS = """
 arguments images files progress intervals terminal _compiled
 scenes statistics
-segmenters
+shards segmenters
 models
+measuring
 dissection recipe
 comparisons
 effects

@@ -1,6 +1,7 @@
 """Where images come from that are compared: paintings, a folder, a tensor, a generator, a function of seeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,15 @@ Source = Generator | torch.Tensor | np.ndarray | str | Path | Callable
 
 
 class Pictures(NamedTuple):
-    """Images that are read or painted when they are asked for, batch by batch."""
+    """Images that are read or painted when they are asked for."""
 
     count: int
-    batches: Iterator[torch.Tensor]
+    read: Callable[[range], torch.Tensor]  # images (N, 3, Y, X) in [-1, 1] of some of the numbers 0 … count - 1
+
+    @property
+    def batches(self) -> Iterator[torch.Tensor]:
+        """All images, batch by batch."""
+        return (self.read(range(i, min(i + BATCH, self.count))) for i in range(0, self.count, BATCH))
 
 
 def reference_images(G: Generator, reference, n: int) -> Pictures | None:
@@ -31,12 +37,10 @@ def reference_images(G: Generator, reference, n: int) -> Pictures | None:
     if reference is None:
         if not isinstance(G.net, SceneGenerator):
             return None
-        seeds = (range(HELD_OUT + i, HELD_OUT + min(i + BATCH, n)) for i in range(0, n, BATCH))
-        return Pictures(n, (from_uint8(paint_many(some, size[0])[0]) for some in seeds))
+        return Pictures(n, partial(painted, size[0]))
     if isinstance(reference, str | Path):
         paths = image_files(Path(reference))
-        parts = (paths[i : i + BATCH] for i in range(0, len(paths), BATCH))
-        return Pictures(len(paths), (from_uint8(np.stack([read_reference(p, size) for p in some])) for some in parts))
+        return Pictures(len(paths), partial(read_references, paths, size))
     x = reference
     if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
         x = from_uint8(x)
@@ -50,7 +54,22 @@ def reference_images(G: Generator, reference, n: int) -> Pictures | None:
             f"reference images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (M, Y, X, 3)"
         )
     check_size("reference images", tuple(x.shape[2:]), size)
-    return Pictures(len(x), iter(x.float().split(BATCH)))
+    return Pictures(len(x), partial(part_of_images, x.float()))
+
+
+def painted(size: int, numbers: range) -> torch.Tensor:
+    """Paintings that nothing was trained on."""
+    return from_uint8(paint_many(range(HELD_OUT + numbers.start, HELD_OUT + numbers.stop), size)[0])
+
+
+def read_references(paths: Sequence[Path], size: tuple[int, int], numbers: range) -> torch.Tensor:
+    """Images of files that must have a size."""
+    return from_uint8(np.stack([read_reference(paths[i], size) for i in numbers]))
+
+
+def part_of_images(x, numbers: range) -> torch.Tensor:
+    """Some of given images or pictures."""
+    return as_images(x[numbers.start : numbers.stop])
 
 
 def read_reference(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -71,31 +90,30 @@ def check_size(what: str, given: tuple, expected: tuple) -> None:
 # ---- two sets of images
 
 
-def open_source(source: Source, first: int, n: int) -> tuple[int, Iterator[torch.Tensor]]:
-    """How many images a source has, at most ``n``, and batches of them (N, 3, Y, X) in [-1, 1]."""
+def open_source(source: Source, first: int, n: int) -> Pictures:
+    """The images of a source, at most ``n``; those of generators and functions from seed ``first`` on."""
     if n < 2:
         raise ValueError(f"n={n}: expected at least 2 images; 1000 is a good start")
     if isinstance(source, str | Path):
         files = image_files(Path(source))[:n]
-        return len(files), (read_images(files[i : i + BATCH]) for i in range(0, len(files), BATCH))
+        return Pictures(len(files), partial(read_images, files))
     if isinstance(source, torch.Tensor | np.ndarray):
         if not source.ndim:
             what = short_repr(source)
             raise ValueError(f"{what} given; expected images (N, 3, Y, X), or uint8 pictures (N, Y, X, 3)")
-        some = source[:n]
-        return len(some), (as_images(some[i : i + BATCH]) for i in range(0, len(some), BATCH))
+        return Pictures(min(len(source), n), partial(part_of_images, source))
     draw = source.generate if isinstance(source, Generator) else source
     if not callable(draw):
         raise TypeError(
             f"{type(source).__name__} given; expected a generator, images (N, 3, Y, X), a folder or a function of seeds"
         )
-    return n, (drawn_by(draw, list(range(first + i, first + min(i + BATCH, n)))) for i in range(0, n, BATCH))
+    return Pictures(n, partial(drawn_by, draw, first))
 
 
-def drawn_by(draw: Callable, seeds: list[int]) -> torch.Tensor:
+def drawn_by(draw: Callable, first: int, numbers: range) -> torch.Tensor:
     """Images (N, 3, Y, X) of a function of seeds; ValueError if it is none."""
     try:
-        return as_images(draw(seeds))
+        return as_images(draw([first + i for i in numbers]))
     except TypeError as error:
         raise ValueError(f"{short_repr(draw)} given a list of seeds: {error}; expected a function of seeds") from error
 
@@ -117,9 +135,9 @@ def as_images(x) -> torch.Tensor:
     return x
 
 
-def read_images(files: list[Path]) -> torch.Tensor:
+def read_images(files: Sequence[Path], numbers: range) -> torch.Tensor:
     """Images (N, 3, Y, X) in [-1, 1] of files of one size."""
-    pictures = []
+    files, pictures = files[numbers.start : numbers.stop], []
     for path in files:
         pictures.append(read_picture(path))
         if pictures[-1].shape != pictures[0].shape:
@@ -128,11 +146,12 @@ def read_images(files: list[Path]) -> torch.Tensor:
     return as_images(np.stack(pictures))
 
 
-def check_same_size(size, other: tuple[int, int], names: tuple[str, str]) -> tuple[int, int]:
-    """The size of images; ValueError if it changes."""
-    if size not in (None, other):
-        raise ValueError(
-            f"{names[0]} and {names[1]}: images of {size[1]}x{size[0]} and of {other[1]}x{other[0]} pixels, which a "
-            "segmenter sees differently; bring all to one size"
-        )
-    return other
+def check_same_size(sizes: Sequence[tuple[int, int]], names: tuple[str, str]) -> None:
+    """ValueError unless all sizes (rows, columns) of images are one."""
+    first = tuple(sizes[0])
+    for other in sizes:
+        if tuple(other) != first:
+            raise ValueError(
+                f"{names[0]} and {names[1]}: images of {first[1]}x{first[0]} and of {other[1]}x{other[0]} pixels, "
+                "which a segmenter sees differently; bring all to one size"
+            )

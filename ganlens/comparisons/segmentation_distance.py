@@ -1,6 +1,7 @@
 """What images show, as percent of their pixels, and how far two sources of images differ in it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +11,20 @@ import torch
 
 from ganlens.arguments import LAST_SAMPLE, as_list, check_image_count, check_integer, check_kind, short_repr
 from ganlens.comparisons.distances import check_enough, frechet_distance
-from ganlens.comparisons.image_sources import Source, check_same_size, open_source
+from ganlens.comparisons.image_sources import BATCH, Pictures, Source, check_same_size, open_source
 from ganlens.files import as_table, write_csv
 from ganlens.images import html_table
 from ganlens.intervals import CONFIDENCE, middle_of
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.measuring import measure
+from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, Segmenter, check_labels
 from ganlens.segmenters.labels import pixels_below, tally
+from ganlens.shards import Arrays, check_executor
 
 DRAWS = 400  # of resampled images
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class SegmentationDistance:
     """How far two sources of images differ in what they show. Made by `segmentation_distance`.
 
@@ -189,6 +192,8 @@ def segmentation_distance(
     sample: int = 0,
     names: tuple[str, str] | None = None,
     progress: bool | Callable[[int, int], None] = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> SegmentationDistance:
     """Measure how far two sources of images differ in what they show, and what one of them draws too little or never.
 
@@ -211,7 +216,9 @@ def segmentation_distance(
     names : tuple of two str, optional
         What the sources are called.
     progress : bool or callable
-        A progress bar, or a function called with (images done, all).
+        A progress bar, or a function called with (images done, of how many): of the source that has more.
+    executor, shards
+        Who works, as for `ganlens.dissect`; the result is the same to the bit.
 
     Returns
     -------
@@ -231,6 +238,7 @@ def segmentation_distance(
     >>> F.differ
     False
     """
+    check_executor(executor, shards)
     check_kind("segmenter", segmenter, Segmenter, "one from gl.load_segmenter or gl.Segmenter.wrap")
     n, sample = check_image_count(n), check_integer("sample", sample, 0, LAST_SAMPLE - 1)
     names = names if names is None else tuple(as_list("names", names, "two texts"))
@@ -238,26 +246,34 @@ def segmentation_distance(
         raise ValueError(f"names={short_repr(names)}: expected two texts")
     sources = [open_source(source, start * 1_000_000, n) for source, start in ((a, sample), (b, sample + 1))]
     names = tuple(names) if names else tuple(name_of(source, letter) for source, letter in ((a, "a"), (b, "b")))
-    for (count, _), name in zip(sources, names, strict=True):
-        check_enough(count, len(segmenter.concepts), f"images of {name}", "give more images (n=…)")
-    done_so_far, size = ([], []), None
-    with (
-        progress_bar(progress, sum(count for count, _ in sources), "segment") as done,
-        interrupt_between_steps() as interrupted,
-    ):
-        for x, found in alternating(sources, done_so_far):
-            size = check_same_size(size, tuple(x.shape[2:]), names)
-            found.append(areas_of(segmenter, x))
-            done(len(x))
-            if interrupted():
-                break
-    if not all(done_so_far):
+    for source, name in zip(sources, names, strict=True):
+        check_enough(source.count, len(segmenter.concepts), f"images of {name}", "give more images (n=…)")
+    longer = max(source.count for source in sources)
+    with steps(progress, longer, "segment") as step:
+        things = sources, names, segmenter
+        found = measure(areas_of_both, things, range(longer), step, BATCH, executor, shards)
+    check_same_size(found["size"], names)
+    a, b = found["a"], found["b"]
+    complete = [len(a), len(b)] == [source.count for source in sources]
+    if not complete and min(len(a), len(b)) < 2:
         raise KeyboardInterrupt
-    areas = [np.concatenate(found) for found in done_so_far]
-    complete = all(len(found) == count for found, (count, _) in zip(areas, sources, strict=True))
-    if not complete and min(map(len, areas)) < 2:
-        raise KeyboardInterrupt
-    return SegmentationDistance(names, segmenter.concepts, *areas, segmenter.name, complete)
+    about = {"names": names, "concepts": segmenter.concepts, "segmenter": segmenter.name}
+    return SegmentationDistance(a=a, b=b, complete=complete, **about)
+
+
+def areas_of_both(
+    sources: list[Pictures], names: tuple[str, str], segmenter: Segmenter, numbers: range, go_on
+) -> Arrays:
+    """Percent of pixels (N, C), (M, C) of the same numbers of both sources, and the sizes (S, 2) of their images."""
+    found, sizes = [], []
+    for source in sources:
+        some = numbers[: max(source.count - numbers.start, 0)]
+        x = source.read(some) if some else None
+        found.append(np.empty((0, len(segmenter.concepts))) if x is None else areas_of(segmenter, x))
+        sizes += [] if x is None else [tuple(x.shape[2:])]
+    check_same_size(sizes, names)
+    go_on(len(numbers))
+    return {"a": found[0], "b": found[1], "size": np.array(sizes)}
 
 
 @torch.inference_mode()
@@ -277,21 +293,6 @@ def relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def resampled(areas: np.ndarray, random: np.random.Generator, size: int | None = None) -> np.ndarray:
     """As many rows drawn with replacement, or ``size`` of them."""
     return areas[random.integers(0, len(areas), size or len(areas))]
-
-
-# ---- where images come from
-
-
-def alternating(sources, found) -> Iterator[tuple[torch.Tensor, list]]:
-    """Batches of both sources in turns, each with the list that it belongs to: an interrupt leaves some of both."""
-    waiting = [(batches, own) for (_, batches), own in zip(sources, found, strict=True)]
-    while waiting:
-        for pair in list(waiting):
-            x = next(pair[0], None)
-            if x is None:
-                waiting.remove(pair)
-            else:
-                yield x, pair[1]
 
 
 def name_of(source: Source, letter: str) -> str:

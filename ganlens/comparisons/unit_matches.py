@@ -1,6 +1,6 @@
 """Which unit of one network is which unit of another: an optimal one-to-one assignment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +10,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ganlens import arguments
-from ganlens.arguments import close_match
+from ganlens.arguments import MOST_IMAGES, close_match
 from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.files import as_table, write_csv
 from ganlens.images import html_table, strip
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.measuring import measure
+from ganlens.progress import steps
+from ganlens.shards import Arrays
 from ganlens.statistics import upsample
 
 BATCH = 16
@@ -75,7 +77,7 @@ def in_columns(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return r.double().transpose(0, 1).flatten(1).cpu()
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnitMatches:
     """Units of two layers, matched one to one. Made by `match_units`.
 
@@ -246,13 +248,23 @@ def match_units(
         raise ValueError(close_match("way to match units", by, WAYS, "match_units"))
     if by == "concepts":
         similarity = by_concepts(a, b)
-        return UnitMatches(a, b, by, similarity, float(similarity.mean()))
+        return UnitMatches(a=a, b=b, by=by, similarity=similarity, chance=float(similarity.mean()))
     n, sample = arguments.check_image_count(n), arguments.check_sample(sample, a.sample)
     check_latents(a, b, n)
     moments, start, complete = watch(a, b, n, sample, progress, known)
     similarity = moments.correlation(moments.both)
     apart = moments.correlation(moments.apart)
-    return UnitMatches(a, b, by, similarity, float(apart[assign(apart)].mean()), start, complete, moments, sample)
+    return UnitMatches(
+        a=a,
+        b=b,
+        by=by,
+        similarity=similarity,
+        chance=float(apart[assign(apart)].mean()),
+        n=start,
+        complete=complete,
+        moments=moments,
+        sample=sample,
+    )
 
 
 def watch(a, b, n, sample, progress, known) -> tuple[CrossMoments, int, bool]:
@@ -267,23 +279,18 @@ def watch(a, b, n, sample, progress, known) -> tuple[CrossMoments, int, bool]:
             )
         moments.merge(known.moments)
         start = known.n
-    first = sample * 1_000_000
-    with progress_bar(progress, n - start, "match units") as done, interrupt_between_steps() as interrupted:
-        for begin in range(start, n, BATCH):
-            seeds = range(first + begin, first + min(begin + BATCH, n))
-            with torch.inference_mode():
-                features = [features_of(D, seeds) for D in (a, b)]
-            moments.update(*features)
-            start += len(seeds)
-            done(len(seeds))
-            if interrupted():
-                break
-    return moments, start, start == n
+    seeds = range(sample * MOST_IMAGES + start, sample * MOST_IMAGES + n)
+    with steps(progress, n - start, "match units") as step:
+        seen = start + len(measure(add_moments, (a, b, moments), seeds, step, BATCH)["seen"]) if seeds else n
+    return moments, seen, seen == n
 
 
-def features_of(D: Dissection, seeds: range) -> torch.Tensor:
-    """Features (N, U, H, W) of the dissected layer."""
-    return D.generator.read(D.generator.latents(seeds), [D.layer])[1][D.layer]
+@torch.inference_mode()
+def add_moments(a: Dissection, b: Dissection, moments: CrossMoments, seeds: Sequence[int], go_on) -> Arrays:
+    """Take in a batch of images; their sums are real numbers, so that they are added up in one place and in order."""
+    moments.update(*(D.generator.read(D.generator.latents(seeds), [D.layer])[1][D.layer] for D in (a, b)))
+    go_on(len(seeds))
+    return {"seen": np.array(seeds)}
 
 
 def reads_the_same(a: Dissection, b: Dissection) -> bool:

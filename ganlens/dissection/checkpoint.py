@@ -2,11 +2,9 @@
 
 import glob
 import hashlib
-import io
 import json
 import time
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from ganlens import __version__
-from ganlens.files import check_targets, read_arrays, write_atomically
+from ganlens.files import check_targets, read_arrays, write_arrays, write_atomically
 from ganlens.models.code_hash import content_of
 from ganlens.models.files.published import cache_folder
+from ganlens.statistics import STATISTICS
 
 FORMAT = 1
-STATISTICS = 2  # to be counted up whenever the numbers of a dissection change
 EVERY = 30.0  # seconds between two savings
 SHARE = 0.02  # of the time that may be spent on saving
 
@@ -114,7 +112,7 @@ class Checkpoint:
         """Replace what is in the file."""
         begun = time.monotonic()
         header = {"checkpoint": FORMAT, "question": self.question}
-        write_atomically(self.path, lambda file: pack(file, {"header": np.array(json.dumps(header))} | state))
+        write_atomically(self.path, lambda file: write_arrays(file, {"header": np.array(json.dumps(header))} | state))
         self.saved = time.monotonic()
         self.cost = self.saved - begun
 
@@ -134,24 +132,3 @@ class Checkpoint:
 def shortened(value) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def pack(file, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays as an ``.npz`` file, quickly and small: counts are mostly zeros."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-
-
-def packed(arrays: dict[str, np.ndarray]) -> bytes:
-    """The same in memory."""
-    buffer = io.BytesIO()
-    pack(buffer, arrays)
-    return buffer.getvalue()
-
-
-def unpacked(content: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `packed`; nothing in it is executed."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}

@@ -13,11 +13,11 @@ from ganlens.dissection.checkpoint import Checkpoint, asked, cached
 from ganlens.dissection.layer_statistics import table_bytes
 from ganlens.dissection.passes import PILOT, Pass, Question, half_type, run_on
 from ganlens.dissection.result import Dissection
-from ganlens.dissection.shards import check_executor
 from ganlens.models.base import Generator
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
+from ganlens.shards import check_executor
 
 RULES = ("quantile", "iqr", "iou")
 SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …

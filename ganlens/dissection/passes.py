@@ -1,7 +1,6 @@
 """One pass over a sample: the networks see each image once, and the statistics of all layers are counted."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 
 from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
-from ganlens.dissection.shards import Arrays, Packed, Shard, gather, split
+from ganlens.measuring import in_batches
 from ganlens.models.base import Generator
-from ganlens.models.batch_size import out_of_memory
 from ganlens.models.bit_exact import GRANULE
 from ganlens.segmenters.base import Segmenter, check_labels
+from ganlens.shards import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale
 
 PILOT = 64  # images that decide the scales of activation
@@ -104,37 +103,25 @@ class Pass:
     def run(self, seeds: range, after: Callable[["Pass", int], bool], failed: Callable[["Pass"], None]) -> bool:
         """Look at the missing images among ``seeds``; False where ``after``, told of each step's images, says stop."""
         for part in self.missing(seeds):
-            while len(part):
+            batches = in_batches(self.look, part, self.batch)
+            while True:
                 try:
-                    batch = self.look_within_memory(part)
+                    batch, self.batch = next(batches)
+                except StopIteration:
+                    break
                 except Exception:
                     failed(self)
                     raise
                 self.take(batch)
-                part = part[len(batch.seeds) :]
                 if after(self, len(batch.seeds)):
                     return False
         return True
 
     # ---- the networks
 
-    def look_within_memory(self, seeds: range) -> Batch:
-        """Look at the first of some seeds: as many as fit, fewer from then on where memory did not suffice."""
-        while True:
-            try:
-                return self.look(list(seeds[: self.batch]))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if self.batch <= GRANULE:
-                    raise MemoryError(f"out of memory with {GRANULE} images at once, the fewest: {error}") from error
-            tried, self.batch = self.batch, self.batch // 2 // GRANULE * GRANULE
-            if self.generator.device.type == "cuda":
-                torch.cuda.empty_cache()
-            warnings.warn(f"out of memory with {tried} images at once; going on with {self.batch}", stacklevel=2)
-
-    def look(self, seeds: list[int]) -> Batch:
+    def look(self, seeds: Sequence[int]) -> Batch:
         """Generate and segment the images of seeds."""
+        seeds = list(seeds)
         padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
         with torch.inference_mode(), self.precision():
             images, features = self.generator.read(self.generator.latents(padded), self.question.layers)
@@ -290,7 +277,7 @@ def run_on(
     Raises
     ------
     RuntimeError, ValueError
-        As for `ganlens.dissection.shards.gather`.
+        As for `ganlens.shards.gather`.
     """
     if not pass_.tallies and not pass_.run(pass_.question.pilot, after, failed):
         return

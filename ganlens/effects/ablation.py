@@ -14,15 +14,16 @@ import numpy as np
 
 from ganlens.arguments import as_list, check_image_count, check_sample, short_repr
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.dissection.shards import Arrays, check_executor, in_shards
 from ganlens.effects.counting import BATCH, count_pixels, count_under, edited, random_sets, samples
 from ganlens.intervals import middle_of, resamples
+from ganlens.measuring import measure
 from ganlens.models.editing import Edit, ablate, as_array, as_units, insert
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, concept_index
+from ganlens.shards import Arrays, check_executor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Effect:
     """The effect of an ablation on every concept, with random ablations of the same size beside it.
 
@@ -162,6 +163,8 @@ def ablation_effect(
     progress: bool = True,
     curve: bool | Sequence[int] = False,
     inside: bool = False,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Effect:
     """Switch units off and count which pixels of which concept disappear.
 
@@ -187,6 +190,8 @@ def ablation_effect(
         Also the effects of the first 1, 2, … units, or of as many as are named, as ``effect.curve``; random sets too.
     inside : bool
         Count only the pixels under the region, not those of the whole image.
+    executor, shards
+        Who works, as for `ganlens.dissect`; the result is the same to the bit.
 
     Returns
     -------
@@ -211,7 +216,8 @@ def ablation_effect(
     n = check_image_count(n)
     orders = {"": units_or_best(D, concept, units, k)}
     sizes = check_steps(curve, len(orders[""]))
-    return effects_of(D, concept, orders, sizes, n, to, region, draws, sample, progress, inside)[""]
+    options = {"region": region, "inside": inside, "executor": executor, "shards": shards}
+    return effects_of(D, concept, orders, sizes, n, to, draws, sample, progress, **options)[""]
 
 
 def effects_of(
@@ -221,11 +227,13 @@ def effects_of(
     sizes: Sequence[int],
     n: int,
     to: str,
-    region,
     draws: int,
     sample: int | None,
     progress,
+    region=None,
     inside: bool = False,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> dict[str, Effect]:
     """Effects of the first units of each order, for each of several sizes, in one pass over the images."""
     n, i = check_image_count(n), concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
@@ -234,24 +242,24 @@ def effects_of(
     sets = [*orders.values(), *random_sets(D, max(sizes), draws)]
     edits = [ablate(D.layer, units[:size], region, to) for units in sets for size in sizes]
     where = None if region is None or not inside else [np.asarray(edits[0].region)] * n
-    counted = count_under(D, edits, n, sample, progress, where)
+    counted = count_under(D, edits, n, sample, progress, where, executor, shards)
     check_present(D.concepts[i], counted.before[:, i].sum(), len(counted.before))
     after, changed = (a.reshape(len(sets), len(sizes), *a.shape[1:]) for a in (counted.after, counted.changed))
     found = {}
     for row, (name, units) in enumerate(orders.items()):
         parts = tuple(
             Effect(
-                D.layer,
-                tuple(units[:size]),
-                D.concepts[i],
-                D.concepts,
-                counted.before,
-                after[row, s],
-                after[len(orders) :, s],
-                counted.pixels,
-                changed[row, s],
-                changed[len(orders) :, s],
-                counted.complete,
+                layer=D.layer,
+                units=tuple(units[:size]),
+                concept=D.concepts[i],
+                concepts=D.concepts,
+                before=counted.before,
+                after=after[row, s],
+                random_after=after[len(orders) :, s],
+                pixels=counted.pixels,
+                changed=changed[row, s],
+                random_changed=changed[len(orders) :, s],
+                complete=counted.complete,
             )
             for s, size in enumerate(sizes)
         )
@@ -361,18 +369,20 @@ def unit_effects(
     level = D.attached("generator").level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
     levels = dict(zip(rows, np.broadcast_to(level, len(rows)).tolist(), strict=True))
     with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
-        things = D, n, levels, sample
-        found = in_shards(effects_alone, things, list(rows), step, executor, shards, smallest=8, cost=n, what="units")
-    for some, arrays in found:
-        for unit, row in zip(some, arrays["effects"], strict=False):  # an interrupt leaves out the last ones
-            effects[rows[unit]] = row
+        things, options = (D, n, levels, sample), {"cost": n, "smallest": 8, "gaps": True, "what": "units"}
+        found = measure(effects_alone, things, list(rows), step, None, executor, shards, **options)
+    for unit, effect in zip(found["units"].tolist(), found["effects"], strict=True):
+        effects[rows[unit]] = effect
     return effects
 
 
 def effects_alone(
     D: Dissection, n: int, levels: Mapping[int, float], sample: int, units: Sequence[int], go_on
 ) -> Arrays:
-    """Share of each concept's pixels (M, C) that each of M units removes at its level; of those that were finished."""
+    """Share of each concept's pixels (M, C) that each of M units removes at its level; of those that were finished.
+
+    The images are made once for all units, up to the layer.
+    """
     batches, before, rows = [], 0, np.empty((0, len(D.concepts)))
     for seeds in samples(sample, n, BATCH):
         batches.append(D.attached("generator").open(D.layer, seeds))
@@ -386,7 +396,7 @@ def effects_alone(
             after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
             go_on(len(opened.image))
         rows = np.vstack([rows, share_removed(before, after)])
-    return {"effects": rows}
+    return {"units": np.array(units[: len(rows)], int), "effects": rows}
 
 
 def as_known(known: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:

@@ -4,7 +4,8 @@ Accuracy is that of Bau et al. (PNAS 2020) for a single class: the share of its 
 the share of all others that are not, averaged. Guessing gives a half, however rare the class is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +13,18 @@ import torch
 
 from ganlens.arguments import as_list, check_integer
 from ganlens.dissection.result import Dissection
-from ganlens.effects.counting import check_draws
+from ganlens.effects.counting import check_draws, on_levels
 from ganlens.files import as_table
 from ganlens.intervals import middle_of, ratio, resamples
+from ganlens.measuring import measure
 from ganlens.models.batch_size import default_batch
 from ganlens.models.classifier import Classifier
 from ganlens.models.editing import Edit, as_edits
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
+from ganlens.shards import Arrays, check_executor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ClassAccuracy:
     """How well each class is told apart, before and after edits, and after random edits of the same size.
 
@@ -158,6 +161,8 @@ def class_accuracy(
     n: int = 1000,
     draws: int = 3,
     progress: bool | Callable[[int, int], None] = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> ClassAccuracy:
     """Accuracy of each class before and after edits, and after edits of as many random units.
 
@@ -174,6 +179,8 @@ def class_accuracy(
         classes alike.
     draws : int
         Number of random sets. They are of other units than the edited ones, where the layer has as many.
+    executor, shards
+        Who works, as for `ganlens.dissect`; the result is the same to the bit.
 
     Raises
     ------
@@ -188,6 +195,7 @@ def class_accuracy(
     >>> gl.class_accuracy(C, gl.ablate("0", [1]), draws=1, progress=False).random.shape
     (1, 2)
     """
+    check_executor(executor, shards)
     C, edits = classifier_of(D), as_edits(edits)
     for edit in edits:
         C.check_edit(edit)
@@ -197,22 +205,25 @@ def class_accuracy(
         raise ValueError(f"the {len(chosen)} images are all of one class; expected images of several")
     sets = [edits, *random_edits(C, edits, draws)] if edits else []
     opened_at = C.earliest([edit.layer for edit in edits]) if edits else None
-    found: list[np.ndarray] = []
-    with progress_bar(progress, len(chosen) * (1 + len(sets)), "classify") as done, interrupt_between_steps() as stop:
-        for some in batches(C, chosen):
-            part = said_of(C, opened_at, some, sets, done, stop)
-            if part is None:
-                break
-            found.append(part)
-    if not found:
-        raise KeyboardInterrupt
-    said = np.concatenate(found, 1)
+    sets, cost = [tuple(on_levels(C, edit) for edit in some) for some in sets], 1 + len(sets)
+    with steps(progress, len(chosen) * cost, "classify") as step:
+        who = executor, shards
+        said = measure(said_of, (C, opened_at, sets), chosen, step, batch_of(C), *who, cost=cost)["said"].T
     if len(np.unique(C.truth[chosen[: said.shape[1]]])) < 2:  # too few to tell anything
         raise KeyboardInterrupt
     seen = chosen[: said.shape[1]]
     after, random = (said[1], said[2:]) if edits else (said[0], said[1:])
     whole = len(seen) == len(chosen)
-    return ClassAccuracy(edits, C.class_names, seen, C.truth[seen], said[0], after, random, whole)
+    return ClassAccuracy(
+        edits=edits,
+        class_names=C.class_names,
+        images=seen,
+        truth=C.truth[seen],
+        said_before=said[0],
+        said_after=after,
+        said_random=random,
+        complete=whole,
+    )
 
 
 # ---- how
@@ -226,25 +237,22 @@ def balanced(truth: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.nda
     return (hits + rejections) / 2
 
 
-def said_of(C: Classifier, layer: str | None, some: np.ndarray, sets: Sequence, done, stop) -> np.ndarray | None:
-    """What the network says of images (1 + E, N) without edits and with each set of edits; None if interrupted."""
-    scores = scores_of(C, layer, some, sets, done, stop)
-    return None if scores is None else scores.argmax(2).cpu().numpy()
+def said_of(C: Classifier, layer: str | None, sets: Sequence, images: np.ndarray, go_on) -> Arrays | None:
+    """What the network says of images (N, 1 + E) without edits and with each set of edits; None if interrupted."""
+    scores = scores_of(C, layer, sets, images, go_on)
+    return None if scores is None else {"said": scores.argmax(2).cpu().numpy()}
 
 
-def scores_of(C: Classifier, layer: str | None, some: np.ndarray, sets: Sequence, done, stop) -> torch.Tensor | None:
-    """Scores (1 + E, N, K), from the layer on; None if interrupted before the end."""
-    if stop():
-        return None
-    opened = C.open(layer, some) if layer else None
-    every = [opened.scores() if opened else C.scores(some)]
-    done(len(some))
+def scores_of(C: Classifier, layer: str | None, sets: Sequence, images: np.ndarray, go_on) -> torch.Tensor | None:
+    """Scores (N, 1 + E, K), from the layer on; None if interrupted before the end."""
+    opened = C.open(layer, images) if layer else None
+    every = [opened.scores() if opened else C.scores(images)]
     for edits in sets:
-        if stop():
+        if not go_on(len(images)):
             return None
         every.append(opened.scores(edits))
-        done(len(some))
-    return torch.stack(every)
+    go_on(len(images))
+    return torch.stack(every, 1)
 
 
 def classifier_of(D: Dissection | Classifier) -> Classifier:
@@ -307,7 +315,6 @@ def random_edits(C: Classifier, edits: Sequence[Edit], draws: int) -> list[tuple
     return [tuple(other(edit) for edit in edits) for _ in range(draws)]
 
 
-def batches(C: Classifier, images: np.ndarray) -> Iterator[np.ndarray]:
-    """Images by batches, of which the features of all layers are near 64 MB."""
-    size = default_batch(C, list(C.layers))
-    yield from (images[start : start + size] for start in range(0, len(images), size))
+def batch_of(C: Classifier) -> int:
+    """Images of which the features of all layers are near 64 MB."""
+    return default_batch(C, list(C.layers))

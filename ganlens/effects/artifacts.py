@@ -3,8 +3,9 @@
 Units are ranked on one sample of images, two after the dissection's, and the repair is judged on another, one after it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ganlens.arguments import MOST_IMAGES, check_image_count, check_integer, check_sample, close_match
+from ganlens.arguments import check_image_count, check_integer, check_sample, close_match
 from ganlens.comparisons.distances import (
     Extractor,
     as_extractor,
@@ -24,18 +25,18 @@ from ganlens.comparisons.distances import (
 )
 from ganlens.comparisons.image_sources import Pictures, reference_images
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.dissection.shards import Arrays, check_executor, in_shards
-from ganlens.effects.counting import BATCH, MOST_DRAWS, edited
+from ganlens.effects.counting import BATCH, MOST_DRAWS, edited, on_levels, seeds_of
 from ganlens.images import html_table, strip
-from ganlens.models.base import OpenedGenerator
+from ganlens.measuring import measure
 from ganlens.models.editing import Edit, ablate
 from ganlens.progress import Steps, steps
+from ganlens.shards import Arrays, check_executor
 
 METHODS = ("distance", "activation", "flags")
 FEW = 0.05  # share of the images, and of the cells, in which an artifact is looked for without reference images
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Artifacts:
     """The units that look most like artifacts, and what switching them off is worth.
 
@@ -258,11 +259,9 @@ def find_artifacts(
     total = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
     with steps(progress, total, "artifacts") as step:
 
-        def over(sample: int, cost: int, function: Callable[..., Arrays], *things) -> list[Arrays]:
-            """The arrays of a function over a sample, in one part or several."""
-            part = range(sample * MOST_IMAGES, sample * MOST_IMAGES + n)
-            options = {"smallest": BATCH, "granule": BATCH, "cost": cost}
-            return [a for _, a in in_shards(function, (D, *things), part, step, executor, shards, **options)]
+        def over(sample: int, cost: int, look: Callable[..., Arrays | None], *things) -> Arrays:
+            """What is found in a sample."""
+            return measure(look, (D, *things), seeds_of(sample, n), step, BATCH, executor, shards, cost=cost)
 
         if pictures:
             known = reference_features(pictures, extractor, G.device, n, step)
@@ -274,9 +273,9 @@ def find_artifacts(
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
         if pictures:
-            levels = [edit.on(level=G.level(edit).tolist()) for edit in edits]  # "mean" in numbers, for who works
-            found = [a["features"] for a in over(sample, 2 + draws, features_under, extractor, levels)]
-            found = np.concatenate(found, 1) if found else None
+            levels = [on_levels(G, edit) for edit in edits]
+            with suppress(KeyboardInterrupt):  # the ranking is kept where the repair was not measured
+                found = over(sample, 2 + draws, features_under, extractor, levels)["features"].swapaxes(0, 1)
     enough = found is not None and found.shape[1] > known.shape[1]
     return Artifacts(
         layer=D.layer,
@@ -333,45 +332,37 @@ def check_top(top: int | None, n: int, count: int) -> int:
     return top
 
 
-def peaks_and_features(D: Dissection, extractor: Extractor, seeds: range, go_on) -> Arrays:
-    """The highest value of each unit (N, U) in images, and the images' features (N, D)."""
-    peaks, features = [], []
-    for opened in opened_at(D, seeds):
-        peaks.append(opened.features.amax((2, 3)).cpu().numpy())
-        features.append(extractor(opened.image))
-        if not go_on(len(opened.image)):
-            break
-    return {"peaks": np.concatenate(peaks), "features": np.concatenate(features)}
+def peaks_and_features(D: Dissection, extractor: Extractor, seeds: Sequence[int], go_on) -> Arrays:
+    """The highest value of each unit (N, U) in a batch of images, and the images' features (N, D)."""
+    opened = D.attached("generator").open(D.layer, seeds)
+    found = {"peaks": opened.features.amax((2, 3)).cpu().numpy(), "features": extractor(opened.image)}
+    go_on(len(seeds))
+    return found
 
 
-def scores_by_distance(parts: list[Arrays], known: np.ndarray, n: int, top: int) -> np.ndarray:
+def scores_by_distance(found: Arrays, known: np.ndarray, n: int, top: int) -> np.ndarray:
     """Distance (U,) between the ``top`` images of each unit and the reference images (M, D)."""
-    peaks, features = (np.concatenate([part[name] for part in parts] or [[]]) for name in ("peaks", "features"))
+    peaks, features = found["peaks"], found["features"]
     if len(peaks) < n:
         raise KeyboardInterrupt
     order, real = np.argsort(-peaks, 0, kind="stable")[:top], fit_normal(known)
     return np.array([frechet_between(fit_normal(features[some]), real) for some in order.T])
 
 
-def activation_above(D: Dissection, seeds: range, go_on) -> Arrays:
-    """Activation above the median: its sum, its sum in a few cells, and its peak, of each unit (3, N, U) in images."""
+def activation_above(D: Dissection, seeds: Sequence[int], go_on) -> Arrays:
+    """Activation above the median in a batch: of each unit its sum, its sum in a few cells and its peak (N, 3, U)."""
     typical = D.levels.quantile(0.5).to(D.generator.device)[:, None]
     few = max(1, round(FEW * D.shape[0] * D.shape[1]))
-    parts = []
-    for opened in opened_at(D, seeds):
-        above = (opened.features.flatten(2) - typical).relu()
-        strongest = above.topk(few, 2).values
-        parts.append(torch.stack([above.sum(2), strongest.sum(2), strongest[..., 0]]).double().cpu().numpy())
-        if not go_on(len(opened.image)):
-            break
-    return {"above": np.concatenate(parts, 1)}
+    above = (D.generator.open(D.layer, seeds).features.flatten(2) - typical).relu()
+    strongest = above.topk(few, 2).values
+    go_on(len(seeds))
+    found = torch.stack([above.sum(2), strongest.sum(2), strongest[..., 0]], 1)
+    return {"above": found.double().cpu().numpy()}
 
 
-def scores_by_activation(parts: list[Arrays]) -> np.ndarray:
+def scores_by_activation(found: Arrays) -> np.ndarray:
     """Share (U,) of the activation above the median in few cells of few images, lowered for weak units."""
-    if not parts:
-        raise KeyboardInterrupt
-    every, local, peak = np.concatenate([part["above"] for part in parts], 1)  # (N, U) each
+    every, local, peak = found["above"].swapaxes(0, 1)  # (N, U) each
     count = max(1, round(FEW * len(every)))
     local, peak = (np.sort(values, 0)[-count:] for values in (local, peak))
     total, strength = every.sum(0), peak.mean(0)
@@ -379,27 +370,18 @@ def scores_by_activation(parts: list[Arrays]) -> np.ndarray:
     return share * np.minimum(1, strength / max(np.median(strength), np.finfo(float).tiny))
 
 
-def features_under(D: Dissection, extractor: Extractor, edits: Sequence[Edit], seeds: range, go_on) -> Arrays:
-    """Features (1 + E, N, D) of unedited images and under each edit; an unfinished batch is not kept."""
-    parts = []
-    for opened in opened_at(D, seeds):
-        part = [extractor(opened.image)]
-        for edit in edits:
-            if not go_on(len(opened.image)):
-                break
-            part.append(extractor(edited(D, opened, edit)))
-        else:
-            parts.append(part)
-            if go_on(len(opened.image)):
-                continue
-        break
-    return {"features": np.concatenate(parts, 1) if parts else np.empty((1 + len(edits), 0, len(part[0][0])))}
-
-
-def opened_at(D: Dissection, seeds: range) -> Iterator[OpenedGenerator]:
-    """Images stopped at the dissection's layer, batch by batch."""
-    for start in range(0, len(seeds), BATCH):
-        yield D.attached("generator").open(D.layer, seeds[start : start + BATCH])
+def features_under(
+    D: Dissection, extractor: Extractor, edits: Sequence[Edit], seeds: Sequence[int], go_on
+) -> Arrays | None:
+    """Features (N, 1 + E, D) of a batch of images, unedited and under each edit; None if interrupted in between."""
+    opened = D.attached("generator").open(D.layer, seeds)
+    features = [extractor(opened.image)]
+    for edit in edits:
+        if not go_on(len(seeds)):
+            return None
+        features.append(extractor(edited(D, opened, edit)))
+    go_on(len(seeds))
+    return {"features": np.stack(features, 1)}
 
 
 # ---- numbers

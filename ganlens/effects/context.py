@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ganlens.arguments import MOST_IMAGES, check_image_count, check_integer, check_kind, check_sample
+from ganlens.arguments import check_image_count, check_integer, check_kind, check_sample
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.dissection.shards import check_executor, in_shards, leading
+from ganlens.effects.counting import seeds_of
 from ganlens.effects.trials import ARRAYS, check_numbers, insertions, on_all_cells, trials, tried_in
 from ganlens.files import read_arrays, write_atomically
 from ganlens.intervals import middle_of, ratio, resamples
+from ganlens.measuring import measure
 from ganlens.models.editing import Edit
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, as_concept
+from ganlens.shards import check_executor
 
 FORMAT = 1
 NOTHING = Concept("nothing", "")
@@ -29,7 +31,7 @@ HEADER = ("concepts", "target", "grid", "size", "stride", "sample", "complete", 
 GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_high")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Context:
     """What appears when the units of a concept are switched on in one cell, by what was there before.
 
@@ -371,17 +373,25 @@ def context(
     check_executor(executor, shards)
     (edit, *random), target = insertions(D, concept, units, k, level, stride, draws)
     with steps(progress, n, "context") as step:
-        things, part = (D, edit, random, target, stride, batch), range(sample * MOST_IMAGES, sample * MOST_IMAGES + n)
-        found = in_shards(tried_in, things, part, step, executor, shards)
-    found = leading(found, part[0])
-    if not found:
-        raise KeyboardInterrupt
-    before, gained, change = (np.concatenate([arrays[name] for _, arrays in found]) for name in ARRAYS)
-    settings = {"stride": int(stride), "sample": int(sample), "complete": len(before) == n, "origin": D.origin}
-    settings |= {"before": before, "gained": gained[:, 0], "change": change[:, 0]}
-    if draws:
-        settings |= {"random_units": tuple(other.units for other in random), "random_gained": gained[:, 1]}
-    return Context(edit, D.concepts, target, D.shape[:2], D.shape[2:], **settings)
+        things = D, edit, random, target, stride, batch
+        found = measure(tried_in, things, seeds_of(sample, n), step, 1, executor, shards)
+    before, gained, change = (found[name] for name in ARRAYS)
+    return Context(
+        edit=edit,
+        concepts=D.concepts,
+        target=target,
+        grid=D.shape[:2],
+        size=D.shape[2:],
+        stride=int(stride),
+        sample=int(sample),
+        complete=len(before) == n,
+        origin=D.origin,
+        before=before,
+        gained=gained[:, 0],
+        change=change[:, 0],
+        random_units=tuple(other.units for other in random),
+        random_gained=gained[:, 1] if draws else None,
+    )
 
 
 def where(

@@ -4,6 +4,7 @@ Also what counts are compared with: random sets of units, and bootstrap samples 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from numbers import Integral
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ import torch
 
 from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
 from ganlens.dissection.result import Dissection
-from ganlens.models.base import OpenedGenerator
+from ganlens.measuring import measure
+from ganlens.models.base import Generator, OpenedGenerator
 from ganlens.models.editing import Edit
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
 from ganlens.segmenters.base import check_labels
 from ganlens.segmenters.labels import pixels_below, tally
+from ganlens.shards import Arrays, check_executor
 
 MOST_DRAWS = 1000  # random sets that anything is compared with
 BATCH = 32  # images that are resumed together
@@ -49,6 +52,8 @@ def count_under(
     sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     regions: Sequence[np.ndarray] | None = None,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Counted:
     """Count pixels before and after edits; an interrupt gives the batches of images that are finished.
 
@@ -60,38 +65,42 @@ def count_under(
         Size of the sample, and which; by default the one after the dissection's.
     regions : sequence of N arrays (H, W), optional
         Cells of each image under which pixels are counted; all by default.
+    executor, shards
+        Who works, as for `ganlens.dissect`.
     """
+    check_executor(executor, shards)
     for edit in edits:
         for one in [edit] if isinstance(edit, Edit) else edit:
             D.attached("generator").check_edit(one)
-    parts = []
-    seeds = list(samples(D.sample + 1 if sample is None else sample, n, BATCH))
-    with progress_bar(progress, n * (len(edits) + 1), "edit") as done, interrupt_between_steps() as interrupted:
-        for start, some in zip(range(0, n, BATCH), seeds, strict=True):
-            images = slice(start, start + len(some))
-            own = [edit if isinstance(edit, Edit) else edit[images] for edit in edits]
-            part = count_batch(D, some, own, None if regions is None else regions[images], done, interrupted)
-            if part is None:
-                break
-            parts.append(part)
-    if not parts:
-        raise KeyboardInterrupt
-    before, after, changed, pixels = zip(*parts, strict=True)
-    whole = len(parts) == len(seeds)
-    return Counted(np.concatenate(before), np.hstack(after), np.hstack(changed), np.concatenate(pixels), whole)
+    seeds, cost = seeds_of(D.sample + 1 if sample is None else sample, n), len(edits) + 1
+    edits = [on_levels(D.generator, edit) for edit in edits]
+    with steps(progress, n * cost, "edit") as step:
+        things = D, edits, regions, seeds.start
+        found = measure(count_batch, things, seeds, step, BATCH, executor, shards, cost=cost)
+    whole = len(found["before"]) == n
+    after, changed = (np.moveaxis(found[name], 1, 0) for name in ("after", "changed"))
+    return Counted(found["before"], after, changed, found["pixels"], whole)
 
 
-def count_batch(D: Dissection, seeds: range, edits: Sequence, regions, done, interrupted) -> tuple | None:
-    """The fields of `Counted` for one batch of images; None if interrupted before its end."""
-    images = unedited(D, seeds, regions)
-    done(len(seeds))
-    after, changed = np.zeros((2, len(edits), *images.before.shape), int)
+def on_levels(G: Generator, edit: Edit | Sequence[Edit]) -> Edit | Sequence[Edit]:
+    """An edit with its level in numbers where it was named, so that no worker has to find it out."""
+    if not isinstance(edit, Edit) or not isinstance(edit.level, str):
+        return edit
+    return edit.on(level=G.level(edit).tolist())
+
+
+def count_batch(D: Dissection, edits: Sequence, regions, first: int, seeds: range, go_on) -> Arrays | None:
+    """The fields of `Counted` for one batch of images, images first; None if interrupted before its end."""
+    own = slice(seeds[0] - first, seeds[-1] + 1 - first)
+    images = unedited(D, seeds, None if regions is None else regions[own])
+    after, changed = np.zeros((2, len(seeds), len(edits), len(D.concepts)), int)
     for row, edit in enumerate(edits):
-        if interrupted():
+        if not go_on(len(seeds)):
             return None
-        after[row], changed[row] = count_edit(D, images, edit)
-        done(len(seeds))
-    return images.before, after, changed, images.pixels
+        counts = count_edit(D, images, edit if isinstance(edit, Edit) else edit[own])
+        after[:, row], changed[:, row] = counts
+    go_on(len(seeds))
+    return {"before": images.before, "after": after, "changed": changed, "pixels": images.pixels}
 
 
 def unedited(D: Dissection, seeds: range, regions: Sequence[np.ndarray] | None = None) -> Unedited:
@@ -121,11 +130,16 @@ def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) 
         return opened.resume(torch.cat([generator.edited(r, [own]) for r, own in pairs]))
 
 
+def seeds_of(sample: int, n: int) -> range:
+    """The seeds of a sample of n images; ValueError if there is no such sample."""
+    n, first = check_image_count(n), check_sample(sample, 0) * MOST_IMAGES
+    return range(first, first + n)
+
+
 def samples(sample: int, n: int, batch: int) -> Iterator[range]:
     """The seeds of a sample of n images, batch by batch; ValueError if there is none."""
-    n, first = check_image_count(n), check_sample(sample, 0) * MOST_IMAGES
-    for start in range(first, first + n, batch):
-        yield range(start, min(start + batch, first + n))
+    seeds = seeds_of(sample, n)
+    yield from (seeds[start : start + batch] for start in range(0, n, batch))
 
 
 def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:

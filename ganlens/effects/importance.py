@@ -1,19 +1,23 @@
 """Which units of a classifier a class needs: what its accuracy loses without each of them."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ganlens.dissection.result import Dissection
 from ganlens.effects.ablation import check_count
-from ganlens.effects.accuracy import as_images, balanced, batches, check_n, classifier_of, halves, scores_of
+from ganlens.effects.accuracy import as_images, balanced, batch_of, check_n, classifier_of, halves, scores_of
+from ganlens.effects.counting import on_levels
+from ganlens.measuring import measure
 from ganlens.models.classifier import Classifier
 from ganlens.models.editing import Edit, ablate
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
+from ganlens.shards import Arrays, check_executor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImportantUnits:
     """Units that a class needs: what its accuracy loses when each of U units alone is switched off.
 
@@ -74,6 +78,8 @@ def important_units(
     to: str = "zero",
     images: Sequence[int] | None = None,
     progress: bool | Callable[[int, int], None] = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> ImportantUnits:
     """Rank units by what the accuracy of a class loses when each alone is switched off (Bau et al., PNAS 2020).
 
@@ -96,6 +102,8 @@ def important_units(
         Level of the ablation.
     images : sequence of int, optional
         Which images instead.
+    executor, shards
+        Who works, as for `ganlens.dissect`; the result is the same to the bit.
 
     Raises
     ------
@@ -113,6 +121,7 @@ def important_units(
     """
     if not isinstance(D, Dissection):
         raise ValueError(f"{type(D).__name__} given; expected a Dissection, of the layer whose units are meant")
+    check_executor(executor, shards)
     C = classifier_of(D)
     target = C.class_index(class_name)
     check_count(D, k)
@@ -122,18 +131,11 @@ def important_units(
         raise ValueError(
             f"{truth.sum()} of {len(truth)} images are of class {class_name}; expected some of it and some of others"
         )
-    edits = [ablate(D.layer, [unit], to=to) for unit in range(len(D.iou))]
-    said, sure = [], []
-    with progress_bar(progress, len(chosen) * (1 + len(edits)), "ablate") as done, interrupt_between_steps() as stop:
-        for some in batches(C, chosen):
-            part = scores_of(C, D.layer, some, [(edit,) for edit in edits], done, stop)
-            if part is None:
-                break
-            said.append((part.argmax(2) == target).cpu().numpy())  # (1 + U, N)
-            sure.append(part.softmax(2)[..., target].double().cpu().numpy())
-    if not said:
-        raise KeyboardInterrupt
-    said, sure = np.concatenate(said, 1), np.concatenate(sure, 1)
+    edits = [on_levels(C, ablate(D.layer, [unit], to=to)) for unit in range(len(D.iou))]
+    with steps(progress, len(chosen) * (1 + len(edits)), "ablate") as step:
+        things, options = (C, D.layer, edits, target), {"cost": 1 + len(edits)}
+        found = measure(said_and_sure, things, chosen, step, batch_of(C), executor, shards, **options)
+    said, sure = found["said"].T, found["sure"].T  # (1 + U, N)
     truth = truth[: said.shape[1]]
     if truth.all() or not truth.any():  # too few to tell anything
         raise KeyboardInterrupt
@@ -141,8 +143,28 @@ def important_units(
     fading = (sure[0] - sure[1:])[:, truth].mean(1)
     drops, seen = accuracy[0] - accuracy[1:], chosen[: len(truth)]
     units = tuple(np.lexsort((-fading, -drops))[:k].tolist())
-    whole = len(seen) == len(chosen)
-    return ImportantUnits(D.layer, class_name, units, drops, fading, float(accuracy[0]), seen, to, whole)
+    return ImportantUnits(
+        layer=D.layer,
+        class_name=class_name,
+        units=units,
+        drops=drops,
+        fading=fading,
+        accuracy=float(accuracy[0]),
+        images=seen,
+        to=to,
+        complete=len(seen) == len(chosen),
+    )
+
+
+def said_and_sure(
+    C: Classifier, layer: str, edits: Sequence[Edit], target: int, images: np.ndarray, go_on
+) -> Arrays | None:
+    """Whether a class is said of images, and its probability (N, 1 + U), whole and under each edit."""
+    scores = scores_of(C, layer, [(edit,) for edit in edits], images, go_on)
+    if scores is None:
+        return None
+    sure = scores.softmax(2)[..., target]
+    return {"said": (scores.argmax(2) == target).cpu().numpy(), "sure": sure.double().cpu().numpy()}
 
 
 def of_class_and_others(C: Classifier, target: int, n: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What units draw where they are switched on: gains of concepts in chosen or random cells, beside random units."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -10,15 +11,17 @@ import torch
 from ganlens.arguments import check_image_count, check_sample, short_repr
 from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.effects.ablation import units_or_best
-from ganlens.effects.counting import check_draws, count_under, labels_of, random_sets, samples
+from ganlens.effects.counting import BATCH, check_draws, count_under, labels_of, random_sets, seeds_of
 from ganlens.intervals import middle_of, resamples
+from ganlens.measuring import measure
 from ganlens.models.editing import Edit, ablate, as_region, insert
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, concept_index
+from ganlens.shards import Arrays
 from ganlens.statistics import upsample
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Gain:
     """Pixels of every concept that units switched on bring, per pixel under the cells where they are switched on.
 
@@ -100,6 +103,8 @@ def insertion_effect(
     draws: int = 3,
     sample: int | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Gain:
     """Switch units on in some cells, and count which pixels of which concept appear anywhere in the image.
 
@@ -108,7 +113,7 @@ def insertion_effect(
 
     Parameters
     ----------
-    D, concept, units, k, n, draws, sample
+    D, concept, units, k, n, draws, sample, executor, shards
         As for `ablation_effect`; the places follow from the sample, too.
     level : float or str
         What units are forced to: a number, ``"mean"``, a quantile of each unit, or ``"presence"``, the mean of each
@@ -141,13 +146,24 @@ def insertion_effect(
     i, sets, levels = prepare(D, concept, units, k, draws, level)
     regions = places(D, n, region, patch, sample)
     edits = [inserted(D.layer, some, levels, regions) for some in sets]
-    counted = count_under(D, edits, n, sample, progress)
+    counted = count_under(D, edits, n, sample, progress, None, executor, shards)
     before, after = counted.before, counted.after
     random_before = np.broadcast_to(before, (draws, *before.shape))
     per_cell = counted.pixels / regions[0].size
     area = np.array([np.count_nonzero(region) for region in regions[: len(before)]]) * per_cell
-    parts = (area, before, after[0], random_before, after[1:], "unedited", counted.complete)
-    return Gain(D.layer, tuple(sets[0]), D.concepts[i], D.concepts, *parts)
+    return Gain(
+        layer=D.layer,
+        units=tuple(sets[0]),
+        concept=D.concepts[i],
+        concepts=D.concepts,
+        area=area,
+        without=before,
+        present=after[0],
+        random_without=random_before,
+        random_present=after[1:],
+        against="unedited",
+        complete=counted.complete,
+    )
 
 
 def average_causal_effect(
@@ -162,6 +178,8 @@ def average_causal_effect(
     draws: int = 3,
     sample: int | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> Gain:
     """Measure the average causal effect of units on concepts (Bau et al., ICLR 2019, eq. 5 and 6).
 
@@ -170,7 +188,7 @@ def average_causal_effect(
 
     Parameters
     ----------
-    D, concept, units, k, n, level, region, patch, draws, sample
+    D, concept, units, k, n, level, region, patch, draws, sample, executor, shards
         As for `insertion_effect`.
 
     Returns
@@ -191,10 +209,21 @@ def average_causal_effect(
     regions = places(D, n, region, patch, sample)
     edits = [inserted(D.layer, some, levels, regions) for some in sets]
     edits += [[ablate(D.layer, some, where) for where in regions] for some in sets]
-    counted = count_under(D, edits, n, sample, progress, regions)
+    counted = count_under(D, edits, n, sample, progress, regions, executor, shards)
     on, off = np.split(counted.after, 2)
-    parts = (counted.pixels, off[0], on[0], off[1:], on[1:], "ablated", counted.complete)
-    return Gain(D.layer, tuple(sets[0]), D.concepts[i], D.concepts, *parts)
+    return Gain(
+        layer=D.layer,
+        units=tuple(sets[0]),
+        concept=D.concepts[i],
+        concepts=D.concepts,
+        area=counted.pixels,
+        without=off[0],
+        present=on[0],
+        random_without=off[1:],
+        random_present=on[1:],
+        against="ablated",
+        complete=counted.complete,
+    )
 
 
 def prepare(D: Dissection, concept, units, k, draws, level) -> tuple[int, list[list[int]], np.ndarray]:
@@ -250,22 +279,26 @@ def levels_for(D: Dissection, concept: Concept, level: float | str) -> np.ndarra
 
 def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: bool = False) -> np.ndarray:
     """Mean of each upsampled unit (U,) over the pixels that show a concept, in the dissection's first ``n`` images."""
-    generator, i = D.attached("generator"), concept_index(D.concepts, concept, D.origin["segmenter"])
-    total, weight = torch.zeros(2, len(D.iou), dtype=torch.float64, device=generator.device)
-    with progress_bar(progress, n, "presence") as done, interrupt_between_steps() as interrupted:
-        for seeds in samples(D.sample, min(n, D.n), 32):
-            with torch.inference_mode():
-                x, features = generator.read(generator.latents(seeds), [D.layer])
-            shown = (labels_of(D, x) == i + 1).any(1, keepdim=True)  # (N, 1, h, w)
-            cells = downsampled(shown, features[D.layer].shape[2:])
-            total += (features[D.layer] * cells).double().sum((0, 2, 3))
-            weight += shown.sum()
-            done(len(seeds))
-            if interrupted():
-                break
-    if not weight.any():
-        raise ValueError(f"{concept} is in none of the {min(n, D.n)} images: give a level, for example 'q0.995'")
-    return (total / weight).float().cpu().numpy()
+    i, n = concept_index(D.concepts, concept, D.origin["segmenter"]), min(n, D.n)
+    D.attached("segmenter")
+    with steps(progress, n, "presence") as step:
+        found = measure(presence_of_units, (D, i), seeds_of(D.sample, n), step, BATCH)
+    pixels = found["pixels"].sum()
+    if not pixels:
+        raise ValueError(f"{concept} is in none of the {n} images: give a level, for example 'q0.995'")
+    return (found["activation"].sum(0) / pixels).astype(np.float32)
+
+
+@torch.inference_mode()
+def presence_of_units(D: Dissection, i: int, seeds: Sequence[int], go_on) -> Arrays:
+    """Activation (1, U) summed over the pixels that show concept i, and their number (1,), in a batch of images."""
+    generator = D.attached("generator")
+    x, features = generator.read(generator.latents(seeds), [D.layer])
+    shown = (labels_of(D, x) == i + 1).any(1, keepdim=True)  # (N, 1, h, w)
+    cells = downsampled(shown, features[D.layer].shape[2:])
+    activation = (features[D.layer] * cells).double().sum((0, 2, 3), keepdim=True)[..., 0, 0]
+    go_on(len(seeds))
+    return {"activation": activation.cpu().numpy(), "pixels": shown.sum()[None].cpu().numpy()}
 
 
 def downsampled(mask: torch.Tensor, cells: tuple[int, int]) -> torch.Tensor:

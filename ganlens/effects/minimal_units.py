@@ -11,7 +11,7 @@ from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.effects.ablation import Effect, check_present, unit_effects
 from ganlens.effects.counting import BATCH, count_edit, count_under, samples, unedited
 from ganlens.models.editing import ablate
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import Steps, steps
 from ganlens.segmenters.base import Concept, concept_index
 
 FINALISTS = 5  # sets that keep to the limits and are judged on held-out images
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
     collateral: float  # share of the other pixels that change
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MinimalUnits:
     """The smallest set of units that removes a concept without changing much else, or the news that there is none.
 
@@ -128,17 +128,15 @@ def minimal_units(
     orders = [order[:k] for order in orders_for(D, i, to, by, progress)]
     search = Search(D, i, to, tries)
     sets = dict.fromkeys(tuple(order[:size]) for order in orders for size in range(1, len(order) + 1))
-    with progress_bar(progress, len(sets) * tries, "search") as done, interrupt_between_steps() as interrupted:
+    with steps(progress, len(sets) * tries, "search") as step:
         for units in sets:
-            if interrupted():
-                break
             search.look(units)
-            done(tries)
+            if not step.go_on(tries):
+                break
         good = search.within(remove, collateral)
-        if good and not interrupted():
-            search.leave_out(good[0], remove, collateral, interrupted)
-        complete = not interrupted()
-    return judge(D, search, remove, collateral, n, complete, progress)
+        if good and not step.stopped:
+            search.leave_out(good[0], remove, collateral, step)
+    return judge(D, search, remove, collateral, n, not step.stopped, progress)
 
 
 class Search:
@@ -165,11 +163,11 @@ class Search:
         good = [choice for choice in self.choices if keeps(choice, remove, collateral)]
         return sorted(good, key=lambda choice: (len(choice.units), choice.collateral))
 
-    def leave_out(self, choice: Choice, remove: float, collateral: float, interrupted) -> None:
+    def leave_out(self, choice: Choice, remove: float, collateral: float, step: Steps) -> None:
         """Take one unit after the other out of a set, the last first, where it still keeps to the limits."""
         for unit in reversed(choice.units):
             fewer = tuple(other for other in choice.units if other != unit)
-            if fewer and not interrupted():
+            if fewer and step.go_on():
                 smaller = self.look(fewer)
                 choice = smaller if keeps(smaller, remove, collateral) else choice
 
@@ -217,8 +215,15 @@ def judge(
     else:
         chosen = min(choices, key=lambda choice: choice.collateral)
     effect = effects[choices.index(chosen)]
-    limits = D.concepts[search.i], remove, collateral
-    return MinimalUnits(*limits, bool(able), effect, tuple(unbeaten(choices)), complete and effect.complete)
+    return MinimalUnits(
+        concept=D.concepts[search.i],
+        remove=remove,
+        collateral=collateral,
+        possible=bool(able),
+        effect=effect,
+        frontier=tuple(unbeaten(choices)),
+        complete=complete and effect.complete,
+    )
 
 
 def held_out(D: Dissection, search: Search, sets: Sequence[tuple[int, ...]], n: int, progress) -> list[Effect]:
@@ -226,9 +231,19 @@ def held_out(D: Dissection, search: Search, sets: Sequence[tuple[int, ...]], n: 
     counted = count_under(D, [ablate(D.layer, units, to=search.to) for units in sets], n, None, progress)
     concept, none = D.concepts[search.i], counted.after[:0]
     check_present(concept, counted.before[:, search.i].sum(), n)
-    parts = zip(sets, counted.after, counted.changed, strict=True)
-    known = {"pixels": counted.pixels, "random_changed": none, "complete": counted.complete}
     return [
-        Effect(D.layer, units, concept, D.concepts, counted.before, after, none, changed=changed, **known)
-        for units, after, changed in parts
+        Effect(
+            layer=D.layer,
+            units=units,
+            concept=concept,
+            concepts=D.concepts,
+            before=counted.before,
+            after=after,
+            random_after=none,
+            pixels=counted.pixels,
+            changed=changed,
+            random_changed=none,
+            complete=counted.complete,
+        )
+        for units, after, changed in zip(sets, counted.after, counted.changed, strict=True)
     ]

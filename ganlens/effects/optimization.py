@@ -17,7 +17,7 @@ from ganlens.effects.counting import labels_of, samples
 from ganlens.effects.insertion import downsampled, levels_for, patch_side
 from ganlens.effects.rankings import differentiable_scores
 from ganlens.models.base import OpenedGenerator
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps as steps_of
 from ganlens.segmenters.base import Concept, concept_index
 
 STRENGTHS = {"l2": 0.005, "l1": 0.01}
@@ -27,7 +27,7 @@ SCANNED = 8  # at most so many times the images asked for are searched for the c
 UNIFORM = 0.1  # share of the insertions at any cell, the others where the concept is popular
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class OptimizedUnits:
     """Strengths of units that cause a concept together.
 
@@ -170,17 +170,13 @@ def optimize_units(
     check_scores(D)
     patch, sample = patch_side(D, patch), check_sample(sample, D.sample + 2)
     levels = torch.tensor(levels_for(D, D.concepts[i], level), device=D.attached("generator").device)
-    with progress_bar(progress, steps, "optimize") as done, interrupt_between_steps() as interrupted:
+    with steps_of(progress, steps, "optimize") as step:
         batches = open_batches(D, i, n, batch, sample)
         strength = STRENGTHS[penalty] if strength is None else strength
         search = Search(D, i, batches, levels, patch, (penalty, strength), np.random.default_rng(sample))
-        for step in range(1, steps + 1):
-            if interrupted():
-                break
+        while search.taken < steps and step.go_on():
             search.step()
-            if step % EVERY == 0:
-                search.judge()
-            done(1)
+            step.go_on(1)
     return search.result(steps)
 
 
@@ -208,6 +204,8 @@ class Search:
         with torch.no_grad():
             self.alpha.clamp_(0, 1)
         self.taken += 1
+        if self.taken % EVERY == 0:
+            self.judge()
 
     def cost(self) -> torch.Tensor:
         """Return the penalty."""
@@ -235,9 +233,16 @@ class Search:
         if self.history[-1][0] != self.taken:
             self.judge()
         history = np.array(self.history)
-        settings = {"penalty": self.penalty, "strength": self.strength, "complete": self.taken == steps}
-        alpha = self.tried[best_of(history)]
-        return OptimizedUnits(self.D.layer, self.D.concepts[self.i], alpha, self.start, history, **settings)
+        return OptimizedUnits(
+            layer=self.D.layer,
+            concept=self.D.concepts[self.i],
+            alpha=self.tried[best_of(history)],
+            start=self.start,
+            history=history,
+            penalty=self.penalty,
+            strength=self.strength,
+            complete=self.taken == steps,
+        )
 
 
 def best_of(history: np.ndarray) -> int:

@@ -1,6 +1,7 @@
 """Rankings of units for a concept: by gradient, compared with each other, and what matches against what causes."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from ganlens.arguments import as_list, check_image_count, check_number, check_sample
 from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.effects.ablation import Effect, as_units_of, check_count, check_steps, effects_of
-from ganlens.effects.counting import BATCH, samples
-from ganlens.models.base import OpenedGenerator
+from ganlens.effects.counting import BATCH, seeds_of
+from ganlens.measuring import measure
 from ganlens.models.editing import ablate
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, check_scores, concept_index
+from ganlens.shards import Arrays
 
 
 class Causes(NamedTuple):
@@ -35,12 +37,14 @@ def compare_rankings(
     sample: int | None = None,
     progress: bool = True,
     curve: bool | Sequence[int] = True,
+    executor: Executor | None = None,
+    shards: int | None = None,
 ) -> dict[str, Effect]:
     """Ablation effects of several rankings of units, on the same images and beside the same random sets.
 
     Parameters
     ----------
-    D, concept, k, n, to, draws, sample, curve
+    D, concept, k, n, to, draws, sample, curve, executor, shards
         As for `ablation_effect`.
     by : sequence of str, or dict of str to sequence of int
         Rankings that ``D.units(concept, by=…)`` knows, or units of your own, best first, under any name.
@@ -68,7 +72,8 @@ def compare_rankings(
         order = as_units_of(D, by[name]) if isinstance(by, Mapping) else D.units(concept, None, name)
         orders[name] = order[:k]
     sizes = check_steps(curve, min(map(len, orders.values())))
-    return effects_of(D, concept, orders, sizes, n, to, None, draws, sample, progress)
+    who = {"executor": executor, "shards": shards}
+    return effects_of(D, concept, orders, sizes, n, to, draws, sample, progress, **who)
 
 
 def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, cause: float = 0.02) -> Causes:
@@ -162,27 +167,23 @@ def unit_gradients(
         raise ValueError("no concepts given: name at least one, or None for all")
     n, generator, sample = check_image_count(n), D.attached("generator"), check_sample(sample, D.sample + 2)
     base = generator.level(ablate(D.layer, range(len(D.iou)), to=to)).reshape(-1, 1, 1)
-    lost, total = np.full((2, len(D.iou), len(D.concepts)), np.nan)
-    lost[:, columns] = total[:, columns] = 0
-    with progress_bar(progress, n, "gradient") as done, interrupt_between_steps() as interrupted:
-        for seeds in samples(sample, n, BATCH // 2):  # a backward pass keeps everything in memory
-            lost_here, here = gradients(D, generator.open(D.layer, seeds), columns, base)
-            lost[:, columns] += lost_here
-            total[:, columns] += here
-            done(len(seeds))
-            if interrupted():
-                break
-    return np.divide(lost, total, out=np.where(np.isnan(total), np.nan, 0.0), where=total > 0)
+    with steps(progress, n, "gradient") as step:  # a backward pass keeps everything in memory: half of the usual batch
+        found = measure(gradients, (D, columns, base), seeds_of(sample, n), step, BATCH // 2)
+    lost, total = (found[name].sum(0) for name in ("lost", "scores"))
+    effects = np.full((len(D.iou), len(D.concepts)), np.nan)
+    effects[:, columns] = np.divide(lost, total, out=np.zeros_like(lost), where=total > 0)
+    return effects
 
 
-def gradients(
-    D: Dissection, opened: OpenedGenerator, columns: Sequence[int], base: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient × (activation - base) summed over images and cells (U, K), and the sums of the scores (K,)."""
+def gradients(D: Dissection, columns: Sequence[int], base: torch.Tensor, seeds: Sequence[int], go_on) -> Arrays:
+    """Of a batch: gradient × (activation - base) summed over images and cells (1, U, K), sums of the scores (1, K)."""
+    opened = D.attached("generator").open(D.layer, seeds)
     r = opened.features.clone().requires_grad_()
     scores = differentiable_scores(D, opened.resume(r))[:, columns].sum((0, 2, 3))  # (K,)
     lost = [(torch.autograd.grad(s, r, retain_graph=True)[0] * (r.detach() - base)).sum((0, 2, 3)) for s in scores]
-    return torch.stack(lost, 1).double().cpu().numpy(), scores.detach().double().cpu().numpy()
+    go_on(len(seeds))
+    parts = {"lost": torch.stack(lost, 1), "scores": scores.detach()}
+    return {name: part.double().cpu().numpy()[None] for name, part in parts.items()}
 
 
 def differentiable_scores(D: Dissection, x: torch.Tensor) -> torch.Tensor:

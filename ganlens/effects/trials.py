@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from ganlens.arguments import MOST_IMAGES, short_repr
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.dissection.shards import Arrays
 from ganlens.effects.ablation import units_or_best
 from ganlens.effects.counting import check_draws, labels_of, random_sets
 from ganlens.effects.insertion import presence_levels
@@ -18,6 +17,7 @@ from ganlens.models.bit_exact import GRANULE
 from ganlens.models.editing import Edit, insert, quantile_of
 from ganlens.segmenters.base import Concept, concept_index
 from ganlens.segmenters.labels import pixels_below, tally
+from ganlens.shards import Arrays
 
 ARRAYS = ("before", "gained", "change")  # what is found in images
 REACH = 1  # cells on each side of the edited one that count as near it
@@ -84,16 +84,14 @@ def trials(
 
 
 def tried_in(
-    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: range, go_on
+    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: Sequence[int], go_on
 ) -> Arrays:
-    """What `trials` finds in images, one after the other, under an edit and, in turns, under one of the random ones."""
-    parts = []
-    for seed in seeds:
-        edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
-        parts.append(trials(D, edits, target, stride, seed, batch))
-        if not go_on(1):
-            break
-    return dict(zip(ARRAYS, map(np.stack, zip(*parts, strict=True)), strict=True))
+    """What `trials` finds in an image under an edit and, in turns, under one of the random ones."""
+    (seed,) = seeds
+    edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
+    found = trials(D, edits, target, stride, seed, batch)
+    go_on(1)
+    return {name: array[None] for name, array in zip(ARRAYS, found, strict=True)}
 
 
 def in_granules(count: int, batch: int) -> Iterator[np.ndarray]:

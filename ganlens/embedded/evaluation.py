@@ -82,7 +82,8 @@ def evaluate_removal(generator: Generator, segmenter: SceneSegmenter, layer: str
     by_effect, by_iou, by_chance = np.split(after, [len(asked), 2 * len(asked)])
     found = {}
     for i, effect, iou in zip(asked, by_effect, by_iou, strict=True):
-        best, matching = (Effect(layer, (), D.concepts[i], D.concepts, before, a, by_chance) for a in (effect, iou))
+        what = {"layer": layer, "units": (), "concept": D.concepts[i], "concepts": D.concepts, "before": before}
+        best, matching = (Effect(**what, after=after, random_after=by_chance) for after in (effect, iou))
         found[D.concepts[i].name] = {
             "by_effect": best.removed[i],
             "interval": [best.low[i], best.high[i]],

@@ -29,7 +29,7 @@ def planted(n: int, seed: int, means, m: int | None = None, other=None) -> Segme
     """A distance of made-up percentages, whose means are known."""
     random = np.random.default_rng(seed)
     a, b = (random.normal(mean, 2, (count, 4)).clip(0) for mean, count in ((means, n), (other or means, m or n)))
-    return SegmentationDistance(("generator", "photographs"), NAMES, a, b, "made up")
+    return SegmentationDistance(names=("generator", "photographs"), concepts=NAMES, a=a, b=b, segmenter="made up")
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> float:
@@ -102,7 +102,7 @@ class TestConcepts:
     def test_never_and_only(self):
         a, b = np.full((2, 50, 4), 25.0) + np.random.default_rng(0).normal(0, 1, (2, 50, 4))
         a[:, 1], b[:, 2], a[:, 3], b[:, 3] = 0, 0, 0, 0
-        F = SegmentationDistance(("a", "b"), NAMES, a, b, "made up")
+        F = SegmentationDistance(names=("a", "b"), concepts=NAMES, a=a, b=b, segmenter="made up")
         assert F.relative[[1, 2, 3]].tolist() == [-1, np.inf, 0]
         assert F.missing() == [NAMES[1]]
         rows = {row["concept"]: row for row in F.rows()}
@@ -165,7 +165,7 @@ class TestSources:
                 signal.raise_signal(signal.SIGINT)
 
         F = gl.segmentation_distance(pictures(200), pictures(200, 1), S3, progress=stop)
-        assert (len(F.a), len(F.b), F.complete) == (64, 64, False)
+        assert (len(F.a), len(F.b), F.complete) == (128, 128, False)
         assert "incomplete" in repr(F)
 
 

@@ -311,7 +311,8 @@ def test_the_interval_covers_a_planted_share():
     for _ in range(400):
         before = rng.poisson(rng.gamma(2, 20, 100))[:, None]
         after = rng.binomial(before, rng.beta(4, 6, (100, 1)))
-        effect = Effect("layer", (0,), concept, (concept,), before, after, after[None][:0])
+        counts = {"before": before, "after": after, "random_after": after[None][:0]}
+        effect = Effect(layer="layer", units=(0,), concept=concept, concepts=(concept,), **counts)
         low, high = effect.interval
         inside += low[0] <= 0.6 <= high[0]
     assert 0.97 <= inside / 400 <= 1

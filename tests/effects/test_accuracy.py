@@ -118,7 +118,8 @@ def made(truth, before, after, names=("a", "b")) -> ClassAccuracy:
     """A result with these images."""
     edits = (ablate("layer", [0]),)
     nothing = np.empty((0, len(truth)), int)
-    return ClassAccuracy(edits, names, np.arange(len(truth)), truth, before, after, nothing)
+    said = {"said_before": before, "said_after": after, "said_random": nothing}
+    return ClassAccuracy(edits=edits, class_names=names, images=np.arange(len(truth)), truth=truth, **said)
 
 
 def test_a_class_that_is_not_there_has_no_accuracy():

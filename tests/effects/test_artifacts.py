@@ -195,7 +195,7 @@ def test_random_sets_are_others(broken, real, monkeypatch):
     )
     found = find(broken, real, k=12, n=64, draws=4, top=17)
     assert edits[0] == found.edit
-    assert [sorted({*edit.units, *found.units}) for edit in edits[1:]] == [list(range(UNITS))] * 4
+    assert [sorted({*edit.units, *found.units}) for edit in edits[1:5]] == [list(range(UNITS))] * 4
     assert len(found.random) == 4
 
 

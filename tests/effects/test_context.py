@@ -421,7 +421,8 @@ def made_up(concepts: int, n: int = 30) -> Context:
     origin = {"generator": "made up", "segmenter": "made up"}
     edit = insert("layer4", range(20))
     settings |= {"random_units": ((1, 2), (3, 4)), "random_gained": random.integers(-9, 12, gained.shape)}
-    return Context(edit, vocabulary, 1, origin=origin, before=before, gained=gained, change=change, **settings)
+    arrays = {"before": before, "gained": gained, "change": change}
+    return Context(edit=edit, concepts=vocabulary, target=1, origin=origin, **arrays, **settings)
 
 
 @pytest.mark.parametrize("concepts", [2, 13, 150])

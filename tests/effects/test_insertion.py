@@ -91,7 +91,9 @@ def test_the_interval_covers_a_planted_gain():
         area = rng.integers(8, 40, 100)
         present = rng.binomial(area, rng.beta(3, 7, 100))[:, None]
         none = np.zeros((0, 100, 1), int)
-        gain = Gain("layer", (0,), Concept("a"), (Concept("a"),), area, 0 * present, present, none, none, "unedited")
+        counts = {"without": 0 * present, "present": present, "random_without": none, "random_present": none}
+        what = {"layer": "layer", "units": (0,), "concept": Concept("a"), "concepts": (Concept("a"),)}
+        gain = Gain(**what, area=area, against="unedited", **counts)
         low, high = gain.interval
         inside += low[0] <= 0.3 <= high[0]
     assert 0.97 <= inside / 400 <= 1

@@ -11,10 +11,11 @@ import pytest
 import test_artifacts
 import test_shards
 import torch
+from classifiers import COLORS, Signs, signs
 from planted import TWO_PLANES, Z, two_planes
 
 import ganlens as gl
-from ganlens.dissection.shards import split
+from ganlens.shards import split
 
 
 def colors(x):
@@ -88,6 +89,57 @@ class TestSame:
         found = artifacts(broken, method, executor=workers, shards=shards)
         assert_same(found, artifacts(broken, method))
         assert found.distances.shape == (11, 5)
+
+    @SHARDS
+    @pytest.mark.parametrize("to", ["zero", "mean"])
+    def test_ablation(self, workers, planted, shards, to):
+        """Of 70 images, in batches of 32, with a region, a curve and random sets."""
+        some = {"units": [2, 5], "n": 70, "to": to, "curve": True, "inside": True, "progress": False}
+        some["region"] = np.eye(*planted.shape[:2])
+        found = gl.ablation_effect(planted, "above", executor=workers, shards=shards, **some)
+        whole = gl.ablation_effect(planted, "above", **some)
+        assert_same(dataclasses.replace(found, curve=()), dataclasses.replace(whole, curve=()))
+        for part, other in zip(found.curve, whole.curve, strict=True):
+            assert_same(part, other)
+
+    def test_rankings(self, workers, planted):
+        some = {"by": {"one": [2, 5], "other": [5, 2]}, "k": 2, "n": 70, "progress": False}
+        found = gl.compare_rankings(planted, "above", executor=workers, shards=3, **some)
+        for name, whole in gl.compare_rankings(planted, "above", **some).items():
+            np.testing.assert_array_equal(found[name].after, whole.after)
+            np.testing.assert_array_equal(found[name].curve[0].changed, whole.curve[0].changed)
+
+    @SHARDS
+    @pytest.mark.parametrize("measure", [gl.insertion_effect, gl.average_causal_effect])
+    def test_insertion(self, workers, planted, shards, measure):
+        """Every image has its own place, wherever it is made."""
+        some = {"units": [2, 5], "n": 70, "level": 2.0, "patch": 1, "progress": False}
+        assert_same(
+            measure(planted, "above", executor=workers, shards=shards, **some), measure(planted, "above", **some)
+        )
+
+    @SHARDS
+    def test_segmentation_distance(self, workers, planted, shards):
+        """Of a generator and of fewer given images, which end in the second batch."""
+        G, S = planted.generator, planted.segmenter
+        x = G.generate(range(5000, 5050)).clamp(-1, 1)
+        found = gl.segmentation_distance(G, x, S, n=70, executor=workers, shards=shards, progress=False)
+        whole = gl.segmentation_distance(G, x, S, n=70, progress=False)
+        assert (found.a.shape[0], found.b.shape[0]) == (70, 50)
+        assert_same(found, whole)
+
+    @SHARDS
+    def test_accuracy(self, workers, shards):
+        C = gl.Classifier.wrap(Signs(), *signs(200), COLORS, name="signs")
+        edits = [gl.ablate("layer", [2, 3], to="mean")]
+        found = gl.class_accuracy(C, edits, executor=workers, shards=shards, progress=False)
+        assert_same(found, gl.class_accuracy(C, edits, progress=False))
+
+    def test_important_units(self, workers):
+        C = gl.Classifier.wrap(Signs(), *signs(200), COLORS, name="signs")
+        D = gl.dissect(C, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=32, progress=False)
+        found = gl.important_units(D, "red", executor=workers, shards=3, progress=False)
+        assert_same(found, gl.important_units(D, "red", progress=False))
 
     def test_of_the_embedded_networks(self, workers, D):
         """With the segmenter's bottleneck as features, on two threads here and one there."""
@@ -188,6 +240,15 @@ class TestInterrupt:
         assert np.isnan(part).all(1).tolist() == [False] * 2 + [True] * 7
         with ThreadPoolExecutor(2) as executor:
             np.testing.assert_array_equal(effects(planted, known=part, executor=executor), whole)
+
+    def test_ablation(self, planted, slowly):
+        """The images of shards that were finished; where there is none, the interrupt itself."""
+        some = {"units": [2, 5], "n": 128, "progress": False}
+        found = gl.ablation_effect(planted, "above", executor=slowly, shards=4, **some)
+        assert (found.n, found.complete) == (32, False)
+        np.testing.assert_array_equal(found.after, gl.ablation_effect(planted, "above", **some).after[:32])
+        with pytest.raises(KeyboardInterrupt):
+            gl.ablation_effect(planted, "above", executor=Skipping(0), shards=4, **some)
 
     def test_artifacts(self, broken, slowly):
         """A ranking by the images of finished shards, if the method allows it, and no distances."""

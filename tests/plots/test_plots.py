@@ -66,7 +66,8 @@ def made_up_effect(concepts: int, target: int, sets: int = 3, n: int = 50) -> Ef
     vocabulary = made_up(1, concepts).concepts
     before = rng.integers(1, 100, (n, concepts))
     after, random = (before * rng.uniform(0.4, 1.3, (k, 1, concepts)) for k in (1, sets))
-    return Effect("layer4", (3, 5), vocabulary[target], vocabulary, before, after[0], random)
+    counts = {"before": before, "after": after[0], "random_after": random}
+    return Effect(layer="layer4", units=(3, 5), concept=vocabulary[target], concepts=vocabulary, **counts)
 
 
 # ---- what can be read

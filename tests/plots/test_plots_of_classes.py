@@ -1,5 +1,7 @@
 """The figure of classes shows the numbers that it was given, and its texts are readable."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -29,7 +31,8 @@ def made_up(classes: int, sets: int = 2, name: str = "class {}") -> ClassAccurac
     after = np.where(hit, classes - 1, said)
     names = tuple(name.format(i) for i in range(classes))
     edits = (gl.ablate("layer4", [1, 2, 3]),)
-    return ClassAccuracy(edits, names, np.arange(len(truth)), truth, said, after, np.tile(said, (sets, 1)))
+    said = {"said_before": said, "said_after": after, "said_random": np.tile(said, (sets, 1))}
+    return ClassAccuracy(edits=edits, class_names=names, images=np.arange(len(truth)), truth=truth, **said)
 
 
 @pytest.mark.parametrize(("classes", "sets", "name"), [(3, 0, "{}"), (6, 1, "class {}"), (40, 3, "{}: " + "long " * 9)])
@@ -64,6 +67,6 @@ def test_a_change_has_a_sign_where_there_is_one():
 def test_nothing_to_draw():
     result = made_up(3)
     with pytest.raises(ValueError, match="no edits: measure them"):
-        plots.class_bars(ClassAccuracy((), *list(vars(result).values())[1:]))
+        plots.class_bars(replace(result, edits=()))
     with pytest.raises(ValueError, match="limit=0"):
         plots.class_bars(result, limit=0)

@@ -33,7 +33,9 @@ def made_up_distance(concepts: int, seed: int = 0) -> SegmentationDistance:
     a, b = random.uniform(2, 9, (2, 60, concepts))
     a[:, 0] = b[:, 1] = 0
     a[:, 2] *= 5
-    return SegmentationDistance(("generator", "photographs"), made_up(1, concepts).concepts, a, b, "made up")
+    return SegmentationDistance(
+        names=("generator", "photographs"), concepts=made_up(1, concepts).concepts, a=a, b=b, segmenter="made up"
+    )
 
 
 @pytest.mark.parametrize(("count", "concepts"), [(2, 3), (9, 13), (4, 60)])
@@ -87,7 +89,7 @@ def test_match_curves():
     D = made_up(30, 5)
     similarity = np.random.default_rng(0).uniform(-0.2, 0.9, (2, 30, 30))
     matches = {
-        name: UnitMatches(D, D, "activation", s, 0.3 + i / 10)
+        name: UnitMatches(a=D, b=D, by="activation", similarity=s, chance=0.3 + i / 10)
         for i, (name, s) in enumerate(zip("ab", similarity, strict=True))
     }
     ax = plots.match_curves(matches)

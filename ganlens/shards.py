@@ -14,8 +14,8 @@ import torch
 
 from ganlens import __version__
 from ganlens.arguments import check_integer
-from ganlens.dissection.checkpoint import STATISTICS, packed, unpacked
-from ganlens.progress import Steps
+from ganlens.files import arrays_to_bytes, bytes_to_arrays
+from ganlens.statistics import STATISTICS
 
 PAUSE = 0.05  # seconds between two looks at the workers
 AGAIN = 2  # times that a failed shard is tried again
@@ -105,7 +105,7 @@ def work(shard: Shard) -> bytes:
         )
     if place() != shard.home and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-    return packed(shard.function(*shard.things.opened(), shard.part, lambda images=0: True))
+    return arrays_to_bytes(shard.function(*shard.things.opened(), shard.part, lambda images=0: True))
 
 
 # ---- dividing
@@ -134,56 +134,6 @@ def split(
         share = max(1, round(shards * len(part) / total))
         bounds = [len(part) * k // share // granule * granule for k in range(share)] + [len(part)]
         found += [part[a:b] for a, b in pairwise(bounds) if a < b]
-    return found
-
-
-def in_shards(
-    function: Callable[..., Arrays],
-    things: tuple,
-    part: Sequence[int],
-    step: Steps,
-    executor: Executor | None = None,
-    shards: int | None = None,
-    smallest: int = 1,
-    granule: int = 1,
-    cost: int = 1,
-    what: str = "images",
-) -> list[tuple[Sequence[int], Arrays]]:
-    """What a function finds in a part of the work: all of it here, or shard by shard on an executor.
-
-    Parameters
-    ----------
-    function, things, part, what
-        As for `Shard`.
-    step : Steps
-        Is told of images that are done, ``cost`` of them for each item of the part.
-    executor, shards, smallest, granule
-        Who works, and how it is divided; see `split`.
-
-    Returns
-    -------
-    list of (part, arrays)
-        In their order; those that were finished before an interrupt, perhaps none.
-    """
-    if executor is None:
-        return [(part, function(*things, part, step.go_on))]
-    found = {}
-
-    def take(some: Sequence[int], arrays: Arrays) -> bool:
-        found[some[0]] = some, arrays
-        return not step.go_on(cost * len(some))
-
-    parts, packed = split([part], shards, smallest, granule), Packed(*things)
-    gather(executor, [Shard(function, packed, some, what) for some in parts], take, lambda: not step.go_on())
-    return [found[some[0]] for some in parts if some[0] in found]
-
-
-def leading(found: list[tuple[Sequence[int], Arrays]], first: int) -> list[tuple[Sequence[int], Arrays]]:
-    """Those of some parts that follow upon one another from the first image on: an interrupt may leave gaps."""
-    for k, (some, _) in enumerate(found):
-        if some[0] != first:
-            return found[:k]
-        first = some[-1] + 1
     return found
 
 
@@ -221,7 +171,7 @@ def gather(
             for future in finished:
                 task = waiting.pop(future)
                 try:
-                    arrays = unpacked(future.result())
+                    arrays = bytes_to_arrays(future.result())
                 except (Exception, CancelledError, KeyboardInterrupt) as error:
                     if not interrupted():  # Ctrl-C in a terminal reaches the workers too
                         failures[task.name] = failures.get(task.name, 0) + 1

@@ -14,8 +14,8 @@ from planted import TWO_PLANES, Lattice, Z, two_planes
 from test_dissect import RULES, assert_same
 
 import ganlens as gl
-from ganlens.dissection import shards as sharding
-from ganlens.dissection.shards import split
+from ganlens import shards as sharding
+from ganlens.shards import split
 
 N = 203
 
