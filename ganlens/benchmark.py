@@ -239,7 +239,7 @@ def progressive(net: ProgressiveGenerator | None = None) -> Generator:
     net = net or ProgressiveGenerator()
     layers = [name for name, _ in net.named_children() if name.startswith("layer")]
     units = net.layer1.scaled.conv.weight.shape[1]
-    return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers, output="tanh")
+    return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers=layers, output="tanh")
 
 
 def random_segformer() -> Segmenter:

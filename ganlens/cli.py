@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ganlens import __version__
-from ganlens.files import check_targets, write_atomically, write_csv
+from ganlens.files import check_targets, write_atomically
 from ganlens.progress import interrupt_between_steps
-from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run, table, tell, usage
+from ganlens.tables import text_table, write_csv
+from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run, tell, usage
 
 GLOSSARY = """\
 words:
@@ -116,7 +117,7 @@ def models(args) -> None:
     if args.json:
         return emit_json({"generators": list_models().rows(), "segmenters": list_segmenters()})
     rows = [{"segmenter": name, "about": about} for name, about in list_segmenters().items()]
-    emit(f"{list_models()}\n\n{table(rows)}")
+    emit(f"{list_models()}\n\n{text_table(rows)}")
 
 
 @command(
@@ -134,7 +135,7 @@ def layers(args) -> None:
     with usage():
         generator = load_generator(args.generator)
     rows = [{"layer": name, "units": u, "height": h, "width": w} for name, (u, h, w) in generator.layers.items()]
-    emit_json({"generator": generator.name, "layers": rows}) if args.json else emit(table(rows))
+    emit_json({"generator": generator.name, "layers": rows}) if args.json else emit(text_table(rows))
 
 
 @command(
@@ -289,7 +290,7 @@ def unit_table(rows: list[dict], concept: str | None) -> str:
     columns |= {"runner-up": "runner_up", "its IoU": "runner_up_iou"}
     if concept:
         columns = {"unit": "unit", f"IoU with {concept}": "iou", "chance": "chance", "draws": "draws"}
-    return table([{head: row[key] for head, key in columns.items()} for row in rows])
+    return text_table([{head: row[key] for head, key in columns.items()} for row in rows])
 
 
 def draw(found, file: Path, units: list[int], ending: str) -> bytes:
@@ -383,7 +384,7 @@ def bench(args) -> None:
     for name in [args.what] if isinstance(args.what, str) else args.what:
         found[name] = measure(name, args.n, args.rounds, not args.quiet)
         if not args.json:
-            emit(f"{name}\n{table(found[name])}\n")
+            emit(f"{name}\n{text_table(found[name])}\n")
     if args.json:
         emit_json(found)
 

@@ -1,12 +1,11 @@
 """Reading files as data, writing them whole or not at all, and finding out beforehand whether that can be done."""
 
-import csv
 import io
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -40,25 +39,6 @@ def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path
             tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
         except OSError as error:
             raise OSError(f"{path} cannot be written: {error.strerror} (folder {path.parent})") from error
-
-
-def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
-    """Write rows of equal keys as CSV, under their keys."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-
-
-def as_table(rows: Sequence[Mapping], index: str | None = None):
-    """Rows of equal keys as a pandas DataFrame where pandas is installed, otherwise as they are."""
-    try:
-        import pandas
-    except ImportError:
-        return rows
-    frame = pandas.DataFrame(rows)
-    return frame if index is None else frame.set_index(index)
 
 
 def read_arrays(path: Path, kind: str) -> tuple[dict, dict]:

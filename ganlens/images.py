@@ -5,9 +5,8 @@ or notebooks.
 """
 
 import base64
-import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,19 +156,3 @@ def grid(pictures: np.ndarray, columns: int = 8, gap: int = 2, background: int =
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = picture
     return sheet
-
-
-def html_table(title: str, columns: Mapping[str, Sequence[str]], pictures=None, caption: str = "") -> str:
-    """A table with one picture per row, readable on light and dark pages, without scripts."""
-    cell = 'style="text-align:left;padding:2px 10px;color:inherit"'
-    heads = [*columns, caption] if pictures is not None else list(columns)
-    lines = [f'<p style="margin:4px 0"><b>{html.escape(title)}</b></p><table style="background:transparent"><tr>']
-    lines += [f"<th {cell}>{html.escape(head)}</th>" for head in heads] + ["</tr>"]
-    for i, row in enumerate(zip(*columns.values(), strict=True)):
-        lines += ["<tr>", *(f"<td {cell}>{html.escape(value)}</td>" for value in row)]
-        if pictures is not None:
-            alt = html.escape(f"{caption}: {', '.join(row)}")
-            source = data_uri(pictures[i], quality=80)
-            lines.append(f'<td {cell}><img src="{source}" alt="{alt}" style="height:72px;max-width:none"></td>')
-        lines.append("</tr>")
-    return "".join([*lines, "</table>"])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import isfinite
 from pathlib import Path
 from threading import Lock
@@ -50,6 +50,7 @@ class Recipe:
     generator: str
     fingerprint: str
     seed: int
+    _: KW_ONLY
     edits: tuple[Edit, ...] = ()
     settings: dict = field(default_factory=dict, hash=False)
 
@@ -65,7 +66,7 @@ class Recipe:
     def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
         """The recipe of a generator's image; ValueError if an edit does not fit."""
         check_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
-        recipe = cls(G.name, G.fingerprint, seed, edits, G.chosen)
+        recipe = cls(G.name, G.fingerprint, seed, edits=edits, settings=G.chosen)
         check_edits(G, recipe.edits)
         return recipe
 
@@ -107,7 +108,8 @@ class Recipe:
         names = ("generator", "fingerprint", "seed", "edits")
         if fields.keys() - {"settings"} != {"format", *names}:
             raise ValueError(f"not a recipe: it has {', '.join(fields)}; expected format, {', '.join(names)}")
-        return cls(*(fields[name] for name in names[:3]), read_edits(fields["edits"]), fields.get("settings", {}))
+        what = (fields[name] for name in names[:3])
+        return cls(*what, edits=read_edits(fields["edits"]), settings=fields.get("settings", {}))
 
     def save(self, path: str | Path) -> None:
         """Write the JSON to a file, whole or not at all."""

@@ -79,24 +79,3 @@ def flush() -> None:
 def discard_stdout() -> None:
     """Let what is still to be printed vanish, so that Python does not complain at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def table(rows: list[dict]) -> str:
-    """Rows of equal keys as aligned columns: numbers to the right, text to the left.
-
-    Examples
-    --------
-    >>> print(table([{"unit": 7, "draws": "tree"}, {"unit": 12, "draws": "cloud"}]))
-    unit  draws
-       7  tree
-      12  cloud
-    """
-    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    lines = [list(rows[0]), *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [isinstance(value, int | float) for value in rows[0].values()]
-    aligned = [
-        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)]
-        for line in lines
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)

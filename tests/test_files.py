@@ -1,6 +1,5 @@
 """Files are written whole or not at all, also on a disk that is really full."""
 
-import csv
 import os
 import shutil
 import stat
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlens.files import check_targets, write_atomically, write_csv
+from ganlens.files import check_targets, write_atomically
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,13 +64,6 @@ class TestTargets:
         (tmp_path / "folder").mkdir()
         with pytest.raises(OSError, match=r"is no ordinary file|cannot be written"):
             check_targets([tmp_path / name], replace=True)
-
-
-def test_csv_parses_back(tmp_path):
-    rows = [{"a, b": 'say "é"\n', "c": 0.1}, {"a, b": "", "c": -1e-300}]
-    write_csv(tmp_path / "file", rows)
-    with open(tmp_path / "file", newline="", encoding="utf-8") as file:
-        assert [row | {"c": float(row["c"])} for row in csv.DictReader(file)] == rows
 
 
 def test_no_such_folder(tmp_path):

@@ -145,8 +145,8 @@ def test_edit_from_json(text):
 
 
 def recipe_json() -> dict:
-    edits = [gl.ablate("layer", [1]), gl.insert("layer", [2], 0.5, np.eye(8))]
-    made = Recipe("wiring", "0" * 16, 3, edits, {"truncation": 0.5})
+    edits = [gl.ablate("layer", [1]), gl.insert("layer", [2], 0.5, region=np.eye(8))]
+    made = Recipe("wiring", "0" * 16, 3, edits=edits, settings={"truncation": 0.5})
     return json.loads(made.to_json())
 
 

@@ -149,11 +149,3 @@ class TestSheets:
     def test_strip_is_one_row(self):
         pictures = np.zeros((6, 4, 5, 3), np.uint8)
         assert images.strip(pictures, gap=3).shape == (4, 6 * 8 - 3, 3)
-
-
-def test_html_table_escapes(picture):
-    html = images.html_table("<script>", {"a&b": ["<i>", "x"]}, [picture] * 2, 'say "hi"')
-    assert "<script" not in html
-    assert "<i>" not in html
-    assert "a&amp;b" in html
-    assert html.count("<img") == 2

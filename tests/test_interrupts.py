@@ -135,7 +135,7 @@ AT_ONCE |= {
     "unit_gradients": lambda D, n: unit_gradients(D, n=64, progress=False),
     "optimize_units": lambda D, n: optimize_units(D, "red", n=16, steps=9, progress=False),
     "minimal_units": lambda D, n: minimal_units(D, "red", k=4, n=32, tries=32, progress=False),
-    "where": lambda D, n: where(D, "red", 5, [1]),
+    "where": lambda D, n: where(D, "red", 5, units=[1]),
 }
 
 
@@ -160,4 +160,4 @@ def test_one_map_is_made_or_not(D, untouched):
     for bell in D.bells:
         bell.set(2, presses=1)
         with pytest.raises(KeyboardInterrupt):
-            where(D, "red", 5, [1])
+            where(D, "red", 5, units=[1])

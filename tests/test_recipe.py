@@ -138,7 +138,7 @@ class TestValue:
         ],
     )
     def test_edits_that_do_not_fit(self, G, edit, message):
-        foreign = gl.Recipe("scenes", G.fingerprint, 7, edit)
+        foreign = gl.Recipe("scenes", G.fingerprint, 7, edits=edit)
         for use in (lambda: gl.Recipe.of(G, 7, edit), lambda: foreign.check(G), lambda: gl.replay(foreign, G)):
             with pytest.raises(ValueError, match=message):
                 use()

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,20 +13,19 @@ import torch
 from ganlens.arguments import LAST_SAMPLE, as_list, check_image_count, check_integer, check_kind, short_repr
 from ganlens.comparisons.distances import check_enough, frechet_distance
 from ganlens.comparisons.image_sources import BATCH, Pictures, Source, check_same_size, open_source
-from ganlens.files import as_table, write_csv
-from ganlens.images import html_table
 from ganlens.intervals import CONFIDENCE, middle_of
 from ganlens.measuring import measure
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, Segmenter, check_labels
 from ganlens.segmenters.labels import pixels_below, tally
 from ganlens.shards import Arrays, check_executor
+from ganlens.tables import Tabular, html_table
 
 DRAWS = 400  # of resampled images
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SegmentationDistance:
+class SegmentationDistance(Tabular):
     """How far two sources of images differ in what they show. Made by `segmentation_distance`.
 
     N and M images, C concepts.
@@ -43,6 +43,8 @@ class SegmentationDistance:
     complete : bool
         False where an interrupt left some of the images out.
     """
+
+    index: ClassVar[str] = "concept"
 
     names: tuple[str, str]
     concepts: tuple[Concept, ...]
@@ -153,14 +155,6 @@ class SegmentationDistance:
             if shown[0][c] or shown[1][c]
         ]
 
-    def table(self):
-        """One row per concept, what ``a`` lacks first: a pandas DataFrame when pandas is installed, else dicts."""
-        return as_table(self.rows(), "concept")
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        write_csv(path, self.rows())
-
     def __repr__(self) -> str:
         low, high = self.interval
         images = f"{len(self.a):,} and {len(self.b):,} images" + ("" if self.complete else ", incomplete")
@@ -188,6 +182,7 @@ def segmentation_distance(
     a: Source,
     b: Source,
     segmenter: Segmenter,
+    *,
     n: int = 1000,
     sample: int = 0,
     names: tuple[str, str] | None = None,

@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ganlens.arguments import close_match
 from ganlens.dissection.result import Dissection
-from ganlens.files import as_table, write_csv
-from ganlens.images import html_table
 from ganlens.segmenters.base import Concept, concept_index
+from ganlens.tables import Tabular, as_table, html_table
 
 
 class BestUnit(NamedTuple):
@@ -67,7 +65,7 @@ class BestUnits:
         return html_table(f"{self.concept}", columns, pictures, "top images, lit where the unit is on")
 
 
-class Comparison(Mapping):
+class Comparison(Tabular, Mapping):
     """Dissections side by side, by name. Made by `compare`; a mapping of names to dissections.
 
     K dissections, C concepts.
@@ -173,14 +171,6 @@ class Comparison(Mapping):
     def counts(self):
         """The summary: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
         return as_table(self.summary(), "name")
-
-    def table(self):
-        """One row per concept and dissection: a pandas DataFrame when pandas is installed, else a list of dicts."""
-        return as_table(self.rows())
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        write_csv(path, self.rows())
 
     def __repr__(self) -> str:
         rows = self.summary()

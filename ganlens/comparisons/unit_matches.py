@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +11,12 @@ from scipy.optimize import linear_sum_assignment
 from ganlens import arguments
 from ganlens.arguments import MOST_IMAGES, close_match
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.files import as_table, write_csv
-from ganlens.images import html_table, strip
+from ganlens.images import strip
 from ganlens.measuring import measure
 from ganlens.progress import steps
 from ganlens.shards import Arrays
 from ganlens.statistics import upsample
+from ganlens.tables import Tabular, html_table
 
 BATCH = 16
 NUMBERS = 2**23  # that are held in double precision at a time
@@ -78,7 +77,7 @@ def in_columns(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class UnitMatches:
+class UnitMatches(Tabular):
     """Units of two layers, matched one to one. Made by `match_units`.
 
     U and V units, K = min(U, V) pairs.
@@ -160,14 +159,6 @@ class UnitMatches:
             )
         return rows
 
-    def table(self):
-        """One row per pair: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
-        return as_table(self.rows())
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        write_csv(path, self.rows())
-
     def __repr__(self) -> str:
         names = [f"{D.layer} of {D.origin['generator']}" for D in (self.a, self.b)]
         seen = f"{self.n} images" + ("" if self.complete else ", incomplete") if self.by == "activation" else "IoU"
@@ -197,6 +188,7 @@ def match_units(
     a: Dissection,
     b: Dissection,
     by: str | None = None,
+    *,
     n: int = 256,
     sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,

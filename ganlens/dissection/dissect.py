@@ -28,6 +28,7 @@ def dissect(
     generator: Generator,
     segmenter: Segmenter,
     layers: str | Sequence[str],
+    *,
     n: int = 1000,
     rule: str | Sequence[str] = "quantile",
     quantile: float = 0.01,

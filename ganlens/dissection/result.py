@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ import torch
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
 from ganlens.dissection.ranking import KEPT_RANKINGS, Ranked
 from ganlens.dissection.saved import ARRAYS, FLAGS, FORMAT, OPTIONAL, SETTINGS, read_archive
-from ganlens.files import write_atomically, write_csv
-from ganlens.images import html_table, spotlight, strip, to_uint8
+from ganlens.files import write_atomically
+from ganlens.images import spotlight, strip, to_uint8
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, information_quality, upsample
+from ganlens.tables import Tabular, html_table
 
 
 class UnitLabel(NamedTuple):
@@ -43,8 +44,8 @@ class Counts(NamedTuple):
     scope: np.ndarray  # (C,) all pixels that count for the concept
 
 
-@dataclass(eq=False, repr=False)
-class Dissection(Ranked):
+@dataclass(eq=False, repr=False, kw_only=True)
+class Dissection(Ranked, Tabular):
     """The units of one layer, matched with concepts.
 
     U units, C concepts, K top images per unit. Made by `ganlens.dissect`.
@@ -80,6 +81,8 @@ class Dissection(Ranked):
     rankings : dict of str to array (U, C)
         What else units can be ranked by, see `keep_ranking`; nan where it is not known.
     """
+
+    index: ClassVar[str] = "unit"
 
     layer: str
     concepts: tuple[Concept, ...]
@@ -288,18 +291,6 @@ class Dissection(Ranked):
             }
             for unit in units
         ]
-
-    def table(self):
-        """One row per unit: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
-        try:
-            import pandas
-        except ImportError:
-            return self.rows()
-        return pandas.DataFrame(self.rows()).set_index("unit")
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        write_csv(path, self.rows())
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Settings, summary and table as JSON; written to ``path`` if one is given."""

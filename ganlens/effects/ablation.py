@@ -154,6 +154,7 @@ def ablation_effect(
     D: Dissection,
     concept: str | Concept,
     units: Sequence[int] | None = None,
+    *,
     k: int = 20,
     n: int = 200,
     to: str = "zero",
@@ -240,7 +241,7 @@ def effects_of(
     for units in orders.values():
         D.check_units(units)
     sets = [*orders.values(), *random_sets(D, max(sizes), draws)]
-    edits = [ablate(D.layer, units[:size], region, to) for units in sets for size in sizes]
+    edits = [ablate(D.layer, units[:size], region, to=to) for units in sets for size in sizes]
     where = None if region is None or not inside else [np.asarray(edits[0].region)] * n
     counted = count_under(D, edits, n, sample, progress, where, executor, shards)
     check_present(D.concepts[i], counted.before[:, i].sum(), len(counted.before))
@@ -320,6 +321,7 @@ def unit_effects(
     D: Dissection,
     units: Sequence[int] | None = None,
     n: int = 32,
+    *,
     to: str = "zero",
     sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,

@@ -7,6 +7,7 @@ the share of all others that are not, averaged. Guessing gives a half, however r
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ import torch
 from ganlens.arguments import as_list, check_integer
 from ganlens.dissection.result import Dissection
 from ganlens.effects.counting import check_draws, on_levels
-from ganlens.files import as_table
 from ganlens.intervals import middle_of, ratio, resamples
 from ganlens.measuring import measure
 from ganlens.models.batch_size import default_batch
@@ -22,10 +22,11 @@ from ganlens.models.classifier import Classifier
 from ganlens.models.editing import Edit, as_edits
 from ganlens.progress import steps
 from ganlens.shards import Arrays, check_executor
+from ganlens.tables import Tabular
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ClassAccuracy:
+class ClassAccuracy(Tabular):
     """How well each class is told apart, before and after edits, and after random edits of the same size.
 
     N images, K classes, R random sets. Arrays (K,) are nan for classes that are not in the images.
@@ -45,6 +46,8 @@ class ClassAccuracy:
     complete : bool
         False where an interrupt left some of the images out.
     """
+
+    index: ClassVar[str] = "class"
 
     edits: tuple[Edit, ...]
     class_names: tuple[str, ...]
@@ -122,10 +125,6 @@ class ClassAccuracy:
             for c in order
         ]
 
-    def table(self):
-        """`rows` as a pandas DataFrame when pandas is installed, otherwise as they are."""
-        return as_table(self.rows(), "class")
-
     def _is(self, said: np.ndarray) -> np.ndarray:
         """Whether each class was said (N, K)."""
         return said[:, None] == np.arange(len(self.class_names))
@@ -158,6 +157,7 @@ def class_accuracy(
     D: Dissection | Classifier,
     edits: Sequence[Edit] | Edit = (),
     images: Sequence[int] | None = None,
+    *,
     n: int = 1000,
     draws: int = 3,
     progress: bool | Callable[[int, int], None] = True,

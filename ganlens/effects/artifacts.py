@@ -26,11 +26,12 @@ from ganlens.comparisons.distances import (
 from ganlens.comparisons.image_sources import Pictures, reference_images
 from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.effects.counting import BATCH, MOST_DRAWS, edited, on_levels, seeds_of
-from ganlens.images import html_table, strip
+from ganlens.images import strip
 from ganlens.measuring import measure
 from ganlens.models.editing import Edit, ablate
 from ganlens.progress import Steps, steps
 from ganlens.shards import Arrays, check_executor
+from ganlens.tables import html_table
 
 METHODS = ("distance", "activation", "flags")
 FEW = 0.05  # share of the images, and of the cells, in which an artifact is looked for without reference images
@@ -162,6 +163,7 @@ def find_artifacts(
     D: Dissection,
     reference: torch.Tensor | np.ndarray | str | Path | None = None,
     method: str = "distance",
+    *,
     k: int = 20,
     n: int = 1000,
     top: int | None = None,

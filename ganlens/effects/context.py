@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ganlens.models.editing import Edit
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, as_concept
 from ganlens.shards import check_executor
+from ganlens.tables import Tabular
 
 FORMAT = 1
 NOTHING = Concept("nothing", "")
@@ -32,7 +34,7 @@ GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_hig
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Context:
+class Context(Tabular):
     """What appears when the units of a concept are switched on in one cell, by what was there before.
 
     N images, L label planes, C concepts; H x W cells, of which R x Q were tried. A trial is one cell of one image. Made
@@ -63,6 +65,8 @@ class Context:
     random_gained : integer array (N, R, Q) or None
         The same as ``gained``, for the random units.
     """
+
+    index: ClassVar[str] = "before"
 
     edit: Edit
     concepts: tuple[Concept, ...]
@@ -216,14 +220,6 @@ class Context:
             for v in sorted(np.flatnonzero(trials).tolist(), key=lambda v: -columns["gained"][v])
         ]
 
-    def table(self):
-        """One row per concept that was there: a DataFrame when pandas is installed, otherwise a list of dicts."""
-        try:
-            import pandas
-        except ImportError:
-            return self.rows()
-        return pandas.DataFrame(self.rows()).set_index("before")
-
     def __repr__(self) -> str:
         seen = f"{self.n:,} images" + ("" if self.complete else " (incomplete)")
         rows, columns = self.gained.shape[1:]
@@ -307,6 +303,7 @@ def context(
     D: Dissection,
     concept: str | Concept,
     units: Sequence[int] | None = None,
+    *,
     k: int = 20,
     n: int = 200,
     level="q0.995",
@@ -398,6 +395,7 @@ def where(
     D: Dissection,
     concept: str | Concept,
     seed: int,
+    *,
     units: Sequence[int] | None = None,
     k: int = 20,
     level="q0.995",

@@ -74,6 +74,7 @@ def important_units(
     D: Dissection,
     class_name: str,
     k: int = 4,
+    *,
     n: int = 400,
     to: str = "zero",
     images: Sequence[int] | None = None,

@@ -71,6 +71,7 @@ def minimal_units(
     D: Dissection,
     concept: str | Concept,
     remove: float = 0.8,
+    *,
     collateral: float = 0.05,
     k: int = 20,
     n: int = 200,

@@ -106,6 +106,7 @@ def optimize_units(
     D: Dissection,
     concept: str | Concept,
     penalty: str = "l2",
+    *,
     strength: float | None = None,
     level: float | str = "q0.995",
     n: int = 128,

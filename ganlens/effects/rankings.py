@@ -30,6 +30,7 @@ def compare_rankings(
     D: Dissection,
     concept: str | Concept,
     by: Sequence[str] | Mapping[str, Sequence[int]] = ("iou", "effect"),
+    *,
     k: int = 20,
     n: int = 100,
     to: str = "zero",
@@ -76,7 +77,7 @@ def compare_rankings(
     return effects_of(D, concept, orders, sizes, n, to, draws, sample, progress, **who)
 
 
-def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, cause: float = 0.02) -> Causes:
+def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, *, cause: float = 0.02) -> Causes:
     """Tell the units that cause a concept from those that only match it, and from those that cause it unmatched.
 
     Parameters
@@ -116,6 +117,7 @@ def unit_gradients(
     D: Dissection,
     concepts: Sequence[str | Concept] | None = None,
     n: int = 64,
+    *,
     to: str = "zero",
     sample: int | None = None,
     progress: bool = True,

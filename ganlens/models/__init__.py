@@ -15,6 +15,7 @@ def load_generator(
     name: str | Path = "scenes",
     truncation: float | None = None,
     label: int | None = None,
+    *,
     sha256: str | None = None,
     progress: bool = True,
     fast: bool | str = True,

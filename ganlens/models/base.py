@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match
-from ganlens.images import html_table
 from ganlens.models.editing import Edit, as_edits, hooked, quantile_of, stoppable
 from ganlens.models.generator_settings import Choices
 from ganlens.models.latents import LAWS, as_labels, as_latents, as_seeds, drawn, grown
 from ganlens.models.layers import discover
 from ganlens.models.opened import OpenedGenerator, can_resume
 from ganlens.statistics import Levels, Scale
+from ganlens.tables import as_table, html_table
 
 LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels are
 
@@ -61,6 +61,7 @@ class Generator(Choices):
         net: nn.Module,
         z_dim: int,
         name: str | None = None,
+        *,
         layers: Sequence[str] | None = None,
         law: str = "normal",
         classes: int | None = None,
@@ -91,6 +92,7 @@ class Generator(Choices):
         net: nn.Module,
         z_dim: int,
         name: str | None = None,
+        *,
         layers: Sequence[str] | None = None,
         classes: int | None = None,
         inputs: Callable | None = None,
@@ -192,6 +194,7 @@ class Generator(Choices):
         seeds: Iterable[int] | int,
         edits: Sequence[Edit] | Edit = (),
         labels: torch.Tensor | None = None,
+        *,
         batch_size: int = 32,
     ) -> torch.Tensor:
         """Images (N, 3, Y, X) in [-1, 1] of seeds, with edits applied in their order.
@@ -244,6 +247,7 @@ class Generator(Choices):
         layer: str,
         seeds: Iterable[int] | int,
         labels: torch.Tensor | None = None,
+        *,
         stop: Callable[[], bool] | None = None,
     ) -> "OpenedGenerator":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.resume(features)`` runs the rest, as often as asked.
@@ -310,11 +314,7 @@ class Generator(Choices):
         >>> len(gl.load_generator("scenes").table())
         9
         """
-        try:
-            import pandas
-        except ImportError:
-            return self.layers.rows()
-        return pandas.DataFrame(self.layers.rows()).set_index("layer")
+        return as_table(self.layers.rows(), "layer")
 
     def check_draws(self) -> None:
         """ValueError where edits change no image: with classifiers."""

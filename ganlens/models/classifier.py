@@ -64,6 +64,7 @@ class Classifier(Generator):
         net: nn.Module,
         images: "Folder | Held",
         truth: np.ndarray,
+        *,
         class_names: Sequence[str] | None,
         inputs: str | Callable,
         name: str | None = None,
@@ -73,7 +74,9 @@ class Classifier(Generator):
         self._prepared = inputs if isinstance(inputs, str) else "by a function"
         inputs = INPUTS[inputs] if isinstance(inputs, str) else inputs
         try:
-            super().__init__(net, 3 * images.size[0] * images.size[1], name, layers, inputs=inputs, trusted=False)
+            super().__init__(
+                net, 3 * images.size[0] * images.size[1], name, layers=layers, inputs=inputs, trusted=False
+            )
         except (RuntimeError, TypeError) as error:
             shape = ", ".join(map(str, images.size))
             raise ValueError(
@@ -97,6 +100,7 @@ class Classifier(Generator):
         net: nn.Module,
         images,
         labels: Sequence[int] | Sequence[str] | None = None,
+        *,
         classes: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
         inputs: str | Callable = "[-1,1]",
@@ -162,7 +166,7 @@ class Classifier(Generator):
                 raise ValueError("size is for images of a folder; images at hand are taken as they are")
             source = Held(images)
             truth = as_truth(labels, len(source), classes)
-        return Classifier(net, source, truth, classes, inputs, name, layers)
+        return Classifier(net, source, truth, class_names=classes, inputs=inputs, name=name, layers=layers)
 
     # ---- what a generator has, too
 
@@ -193,16 +197,16 @@ class Classifier(Generator):
         return z
 
     def generate(
-        self, seeds: Iterable[int] | int, edits: Sequence[Edit] | Edit = (), labels=None, batch_size: int = 32
+        self, seeds: Iterable[int] | int, edits: Sequence[Edit] | Edit = (), labels=None, *, batch_size: int = 32
     ) -> torch.Tensor:
         """The images (N, 3, Y, X) of these numbers; ValueError with edits, which change scores and no images."""
         if isinstance(edits, Edit) or len(edits):
             self.check_draws()
         return self.latents(seeds)
 
-    def open(self, layer: str, seeds: Iterable[int] | int, labels=None, stop=None) -> "OpenedClassifier":
+    def open(self, layer: str, seeds: Iterable[int] | int, labels=None, *, stop=None) -> "OpenedClassifier":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.scores(edits)`` runs the rest, as often as asked."""
-        return OpenedClassifier(self, super().open(layer, seeds, labels, stop), seeds)
+        return OpenedClassifier(self, super().open(layer, seeds, labels, stop=stop), seeds)
 
     def resume(self, layer: str, features: torch.Tensor) -> torch.Tensor:
         """ValueError: features give scores, and no images."""

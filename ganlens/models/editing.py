@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from numbers import Number
 
@@ -43,6 +43,7 @@ class Edit:
     layer: str
     units: tuple[int, ...]
     level: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | str = 0.0
+    _: KW_ONLY
     region: tuple[tuple[float, ...], ...] | None = None
     strength: float = 1.0
 
@@ -99,7 +100,7 @@ class Edit:
         return f"<Edit {self.layer}: units {units} to {level} {where}{strength}>"
 
 
-def ablate(layer: str, units: Sequence[int], region=None, to: str = "zero", strength: float = 1.0) -> Edit:
+def ablate(layer: str, units: Sequence[int], region=None, *, to: str = "zero", strength: float = 1.0) -> Edit:
     """Switch units off.
 
     Parameters
@@ -120,10 +121,10 @@ def ablate(layer: str, units: Sequence[int], region=None, to: str = "zero", stre
     """
     if to not in ("zero", "mean"):
         raise ValueError(f"to={to!r}: units are ablated to 'zero' or to their 'mean'; other levels: ganlens.insert")
-    return Edit(layer, units, 0.0 if to == "zero" else "mean", region, strength)
+    return Edit(layer, units, 0.0 if to == "zero" else "mean", region=region, strength=strength)
 
 
-def insert(layer: str, units: Sequence[int], level="q0.995", region=None, strength: float = 1.0) -> Edit:
+def insert(layer: str, units: Sequence[int], level="q0.995", *, region=None, strength: float = 1.0) -> Edit:
     """Switch units on.
 
     Parameters
@@ -143,7 +144,7 @@ def insert(layer: str, units: Sequence[int], level="q0.995", region=None, streng
     >>> insert("layer4", [3], level=2.0, region=np.eye(8))
     <Edit layer4: units 3 to 2.0 in 8 cells>
     """
-    return Edit(layer, units, level, region, strength)
+    return Edit(layer, units, level, region=region, strength=strength)
 
 
 def as_units(units) -> tuple[int, ...]:

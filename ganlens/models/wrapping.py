@@ -74,7 +74,9 @@ def wrapped(
     about += check_seeds(net, call, again, finished, z, name)
     called = between(inputs, output, call, finished)
     inputs = None if call.inputs is plain else call.inputs
-    G = Generator(net, z_dim, name, layers, law, call.classes, inputs=inputs, output=finished, trusted=False)
+    G = Generator(
+        net, z_dim, name, layers=layers, law=law, classes=call.classes, inputs=inputs, output=finished, trusted=False
+    )
     G.about, G.called = "\n".join(about), called
     return G
 

@@ -17,6 +17,7 @@ def report(
     dissections: Dissection | Mapping[str, Dissection],
     path: str | Path,
     effects: Iterable = (),
+    *,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Path:
     """Write a page that shows a dissection, or several, and beside it the same as CSV and JSON.

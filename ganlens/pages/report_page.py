@@ -14,8 +14,8 @@ from ganlens.dissection.result import Dissection
 from ganlens.effects.ablation import Effect
 from ganlens.effects.context import Context
 from ganlens.effects.rankings import match_and_cause
+from ganlens.markup import Markup, h, join, table
 from ganlens.models import list_models
-from ganlens.pages.markup import Markup, h, join, table
 from ganlens.pages.report_units import percent, units_table
 from ganlens.plots.svg import as_svg
 from ganlens.segmenters import list_segmenters

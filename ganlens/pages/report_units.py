@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ganlens.dissection.result import Dissection, UnitLabel
-from ganlens.pages.markup import Markup, h, join
+from ganlens.markup import Markup, h, join
 
 ABOUT = {
     "unit": "its number in the layer",

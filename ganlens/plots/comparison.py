@@ -62,7 +62,7 @@ def concept_matrix(C: Comparison, limit: int = MOST_CONCEPTS, ax: Axes | None = 
     return ax
 
 
-def best_units(C: Comparison, concept: str | Concept, k: int = 8, ax: Axes | None = None) -> Axes:
+def best_units(C: Comparison, concept: str | Concept, k: int = 8, *, ax: Axes | None = None) -> Axes:
     """The unit of each dissection that matches a concept best, with its top images, lit where it is on.
 
     Parameters

@@ -60,7 +60,7 @@ def context_bars(context: Context, limit: int = 20, ax: Axes | None = None) -> A
 
 
 def context_map(
-    values: Context | np.ndarray, x, titles: Sequence[str] | None = None, columns: int = 6, ax: Axes | None = None
+    values: Context | np.ndarray, x, titles: Sequence[str] | None = None, *, columns: int = 6, ax: Axes | None = None
 ) -> Axes:
     """Images, and below each where a concept appears if its units are switched on there.
 

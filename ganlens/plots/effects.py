@@ -58,6 +58,7 @@ def correlation_vs_cause(
     D: Dissection,
     concept: str | Concept,
     match: float = 0.04,
+    *,
     cause: float = 0.02,
     limit: int = 5,
     ax: Axes | None = None,
@@ -83,7 +84,7 @@ def correlation_vs_cause(
         Circles match and cause, triangles are decoys, squares hidden causes, small dots do neither.
     """
     check_at_least_one(limit=limit)
-    found = match_and_cause(D, concept, match, cause)
+    found = match_and_cause(D, concept, match, cause=cause)
     i = concept_index(D.concepts, concept, D.origin["segmenter"])
     iou, removed = D.iou[:, i], np.asarray(D.effects)[:, i]
     ax = ax or new_axes(7.5, 4.2)

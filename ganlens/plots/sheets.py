@@ -21,7 +21,7 @@ MOST_ROWS, MOST_KEYS = 40, 24
 # ---- figures
 
 
-def images(x, titles: Sequence[str] | None = None, columns: int = 8, ax: Axes | None = None) -> Axes:
+def images(x, titles: Sequence[str] | None = None, columns: int = 8, *, ax: Axes | None = None) -> Axes:
     """Images in rows.
 
     Parameters
@@ -49,7 +49,9 @@ def images(x, titles: Sequence[str] | None = None, columns: int = 8, ax: Axes | 
     return sheet([as_pictures(x)], columns, titles=titles, ax=ax)
 
 
-def before_after(before, after, titles: Sequence[str] | None = None, columns: int = 6, ax: Axes | None = None) -> Axes:
+def before_after(
+    before, after, titles: Sequence[str] | None = None, *, columns: int = 6, ax: Axes | None = None
+) -> Axes:
     """Images before and after an edit, and where they differ.
 
     Parameters
@@ -75,7 +77,7 @@ def before_after(before, after, titles: Sequence[str] | None = None, columns: in
 
 
 def segmentation(
-    x, S: Segmenter, titles: Sequence[str] | None = None, columns: int = 8, plane: int = 0, ax: Axes | None = None
+    x, S: Segmenter, titles: Sequence[str] | None = None, *, columns: int = 8, plane: int = 0, ax: Axes | None = None
 ) -> Axes:
     """Images, below each its segmentation, and a key of the concepts that occur.
 
@@ -98,7 +100,7 @@ def segmentation(
     return sheet([pictures, in_colors(labels, S, pictures)], columns, titles=titles, key=key_of(labels, S), ax=ax)
 
 
-def unit_strips(D: Dissection, units: Sequence[int] | None = None, k: int = 8, ax: Axes | None = None) -> Axes:
+def unit_strips(D: Dissection, units: Sequence[int] | None = None, k: int = 8, *, ax: Axes | None = None) -> Axes:
     """One row for each unit: what it draws, and its top images, lit where the unit is on.
 
     Parameters
@@ -127,7 +129,7 @@ def unit_strips(D: Dissection, units: Sequence[int] | None = None, k: int = 8, a
     return sheet(D.spotlights(shown, k), k, [unit_label(D, unit) for unit in shown], note=note, ax=ax)
 
 
-def unit_maps(D: Dissection, unit: int, k: int = 6, plane: int = 0, ax: Axes | None = None) -> Axes:
+def unit_maps(D: Dissection, unit: int, k: int = 6, *, plane: int = 0, ax: Axes | None = None) -> Axes:
     """Top images of a unit, how active it is in them, and their segmentation.
 
     Parameters

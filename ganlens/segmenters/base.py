@@ -91,7 +91,9 @@ class Segmenter:
         return FunctionSegmenter(function, concepts, name)
 
     @staticmethod
-    def from_masks(images: torch.Tensor, masks: torch.Tensor, concepts: Sequence, name: str = "masks") -> "Segmenter":
+    def from_masks(
+        images: torch.Tensor, masks: torch.Tensor, concepts: Sequence, *, name: str = "masks"
+    ) -> "Segmenter":
         """Make a segmenter of masks drawn for certain images: see `ganlens.segmenters.masks.MaskSegmenter`."""
         from ganlens.segmenters.masks import MaskSegmenter
 

@@ -94,6 +94,7 @@ class InterventionCanvas(Panel, w.VBox):
         dissections: Dissection | Mapping[str, Dissection],
         seed: int = 0,
         concept: str | None = None,
+        *,
         count: int = 20,
         order: str = "iou",
         level: str = "q0.995",
@@ -239,7 +240,7 @@ class InterventionCanvas(Panel, w.VBox):
             levels, quantile = self.D.levels, self.level.removeprefix("q")
             self.on_levels[self.layer] = levels.mean() if quantile == "mean" else levels.quantile(float(quantile))
         levels = self.on_levels[self.layer]
-        return insert(self.layer, self.units, levels[list(self.units)].tolist(), region, self.strength)
+        return insert(self.layer, self.units, levels[list(self.units)].tolist(), region=region, strength=self.strength)
 
     def _label(self, mode: str) -> str:
         by_concept = self.concept and self.units == self._units_of(self.concept)
@@ -447,7 +448,7 @@ class InterventionCanvas(Panel, w.VBox):
             self.controls.where.value = False
             raise ValueError("where can what go? Choose a concept first")
         D = replace(self.D, generator=self.generator)
-        pixels = where(D, self.concept, self.seed, self.units, level=self.level)
+        pixels = where(D, self.concept, self.seed, units=self.units, level=self.level)
         self.brush.map = (pixels / max(pixels.max(), 1)).clip(0, 1).flatten().tolist()
 
     def _query(self, region: np.ndarray) -> None:

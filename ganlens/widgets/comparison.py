@@ -60,6 +60,7 @@ class ComparisonView(View):
         dissections: Comparison | Mapping[str, Dissection],
         concept: str | None = None,
         best: int = 3,
+        *,
         images: int = 3,
     ):
         for name, number in (("best", best), ("images", images)):

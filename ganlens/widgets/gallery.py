@@ -97,6 +97,7 @@ class UnitGallery(View):
         dissections: Dissection | Mapping[str, Dissection],
         sort: str = "iou",
         images: int = 8,
+        *,
         search: str = "",
         minimum: float = 0.0,
         interpretable_only: bool = False,

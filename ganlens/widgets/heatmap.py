@@ -93,6 +93,7 @@ class IoUHeatmap(View):
         dissections: Dissection | Mapping[str, Dissection],
         order: str = "concept",
         interpretable_only: bool = False,
+        *,
         minimum: float = 0.0,
         search: str = "",
     ):

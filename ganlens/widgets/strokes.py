@@ -102,7 +102,7 @@ class Copy:
         region = shifted(self.region, down, right)
         if not region.any():
             raise ValueError("nothing of what was copied would lie inside the image; paste nearer to its middle")
-        return Edit(self.layer, self.units, shifted(self.maps, down, right), region, strength)
+        return Edit(self.layer, self.units, shifted(self.maps, down, right), region=region, strength=strength)
 
     @property
     def outline(self) -> dict:

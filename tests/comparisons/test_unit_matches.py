@@ -87,7 +87,9 @@ class TestCopies:
         net.layer4.conv.weight.data = net.layer4.conv.weight[order]
         net.layer4.conv.bias.data = net.layer4.conv.bias[order]
         net.layer5.conv.weight.data = net.layer5.conv.weight[order]  # (C, U, 3, 3), as it doubles
-        copied = gl.dissect(gl.Generator.wrap(net, G.z_dim, "copy", list(G.layers)), S, "layer4", n=96, progress=False)
+        copied = gl.dissect(
+            gl.Generator.wrap(net, G.z_dim, "copy", layers=list(G.layers)), S, "layer4", n=96, progress=False
+        )
         for by in ("activation", "concepts"):
             M = gl.match_units(D, copied, by=by, n=32, progress=False)
             assert (order[M.pairs[:, 1]] == M.pairs[:, 0]).all()

@@ -49,7 +49,7 @@ def halves(x):
 
 def pair(detail: float, breaks: bool = False):
     net = Fine(detail, breaks)
-    return gl.Generator.wrap(net, Z, "fine", ["layer"]), gl.Segmenter.wrap(halves, ["upper", "lower"])
+    return gl.Generator.wrap(net, Z, "fine", layers=["layer"]), gl.Segmenter.wrap(halves, ["upper", "lower"])
 
 
 def ask(G, S, **options):

@@ -93,7 +93,7 @@ def test_the_halves_share_out_every_class(C):
 def test_images_without_a_class_are_left_out():
     x, labels = classifiers.signs()
     labels[::4] = -1
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, COLORS)
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=COLORS)
     assert not {*gl.class_accuracy(C, progress=False).images} & {*range(0, 60, 4)}
     with pytest.raises(ValueError, match="the class of image 4 is not known; leave out the 2 images without one"):
         gl.class_accuracy(C, images=[1, 4, 5, 8], progress=False)
@@ -151,7 +151,7 @@ def test_it_says_what_it_found(C):
 
 def test_an_interrupt_keeps_whole_batches():
     x, labels = classifiers.signs(400)
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, COLORS)
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=COLORS)
     told = []
 
     def press(done, total):

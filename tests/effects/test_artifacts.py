@@ -59,7 +59,7 @@ def features(x):
 
 
 def generator(seed: int = 0, broken: bool = True) -> gl.Generator:
-    return gl.Generator.wrap(Blobs(seed, broken), Z, "broken" if broken else "clean", ["layer"])
+    return gl.Generator.wrap(Blobs(seed, broken), Z, "broken" if broken else "clean", layers=["layer"])
 
 
 def dissection(G: gl.Generator):

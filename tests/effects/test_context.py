@@ -107,7 +107,7 @@ def test_random_units_take_turns(D, C):
     several = context(D, "grass", [2, 3], n=8, draws=5, progress=False)
     for i in range(8):
         units = several.random_units[i % 5]
-        assert (several.random_gained[i] == where(D, "grass", 1_000_000 + i, units)).all()
+        assert (several.random_gained[i] == where(D, "grass", 1_000_000 + i, units=units)).all()
     assert several.random_gained.any()
     assert several.random[0] == pytest.approx(several.random_gained[several.before[..., 0] == 0].mean())
     none = context(D, "flower", [0], n=2, draws=0, progress=False)
@@ -122,15 +122,15 @@ def test_the_map_of_one_image_says_where_before_painting(D):
     G = D.generator
     for seed in (3, 4):
         grass = by_color(G.generate(seed))[0, 0, ::4, ::4].numpy() == GRASS
-        assert (where(D, "flower", seed, [0]) == 16 * grass).all()
+        assert (where(D, "flower", seed, units=[0]) == 16 * grass).all()
 
 
 def test_images_are_new_and_maps_are_those_of_single_images(D, C):
     assert not set(D.top.ravel()) & set(range(1_000_000, 1_000_030))
-    assert (C.maps[7] == where(D, "flower", 1_000_007, [0])).all()
+    assert (C.maps[7] == where(D, "flower", 1_000_007, units=[0])).all()
     assert C.map.tolist() == C.maps.mean(0).tolist()
     assert (
-        context(D, "flower", [0], n=3, sample=5, progress=False).maps[2] == where(D, "flower", 5_000_002, [0])
+        context(D, "flower", [0], n=3, sample=5, progress=False).maps[2] == where(D, "flower", 5_000_002, units=[0])
     ).all()
 
 
@@ -355,12 +355,12 @@ def test_the_level_where_the_concept_is(D):
     assert C.edit.level == tuple(levels[[1, 2]].tolist())
     assert levels.argmax() == 1
     random = insert("layer", C.random_units[0], levels[list(C.random_units[0])])
-    assert (C.random_gained[0] == where(D, "grass", 1_000_000, random.units, level=random.level)).all()
+    assert (C.random_gained[0] == where(D, "grass", 1_000_000, units=random.units, level=random.level)).all()
 
 
 def test_the_edit_can_be_painted(C):
     region = np.eye(4)
-    assert C.edit.on(region=region) == insert("layer", [0], C.edit.level, region)
+    assert C.edit.on(region=region) == insert("layer", [0], C.edit.level, region=region)
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_one_map_for_all_images(D, C, close_figures):
     x = D.generator.generate(range(2))
     assert_readable(plots.context_map(C, x))
     assert "where flower appears" in [text.get_text() for text in plots.context_map(C, x).texts]
-    assert len(plots.context_map(where(D, "flower", 0, [0]), x[:1]).images) == 2
+    assert len(plots.context_map(where(D, "flower", 0, units=[0]), x[:1]).images) == 2
     nothing = plots.context_map(np.zeros((4, 4)), x).images[2].get_array()
     assert (nothing[..., 0] == nothing[..., 2]).all()
 

@@ -77,7 +77,7 @@ def test_each_batch_is_taken_to_the_layer_once(D):
 
 def test_an_interrupt_keeps_whole_batches():
     x, labels = classifiers.signs(200)
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classifiers.COLORS)
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=classifiers.COLORS)
     D = gl.dissect(C, Segmenter.wrap(planted.two_planes, planted.TWO_PLANES), "layer", n=16, progress=False)
 
     def pressing(step):

@@ -72,13 +72,13 @@ def test_gains_equal_full_passes_with_the_edit():
     region[1:3, 2:] = 1
     gain = insertion_effect(D, "above", [1, 4], n=40, level=2.0, region=region, draws=0, progress=False)
     seeds = next(samples(D.sample + 1, 40, 40))
-    x = [D.generator.generate(seeds, edits) for edits in ([], [insert(D.layer, [1, 4], 2.0, region)])]
+    x = [D.generator.generate(seeds, edits) for edits in ([], [insert(D.layer, [1, 4], 2.0, region=region)])]
     before, after = ([(S.labels(images) == c + 1).sum().item() for c in range(5)] for images in x)
     assert before != after
     side = x[0].shape[-1] // 4
     np.testing.assert_allclose(gain.gained, (np.array(after) - before) / (40 * 4 * side**2), atol=1e-5)
     effect = average_causal_effect(D, "above", [1, 4], n=40, level=2.0, region=region, draws=0, progress=False)
-    edits = insert(D.layer, [1, 4], 2.0, region), ablate(D.layer, [1, 4], region)
+    edits = insert(D.layer, [1, 4], 2.0, region=region), ablate(D.layer, [1, 4], region)
     on, off = (S.labels(D.generator.generate(seeds, [edit]))[..., side : 3 * side, 2 * side :] for edit in edits)
     expected = [int((on == c).sum() - (off == c).sum()) / (40 * 4 * side**2) for c in range(1, 6)]
     np.testing.assert_allclose(effect.gained, expected, atol=1e-5)

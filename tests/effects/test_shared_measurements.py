@@ -37,7 +37,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def broken():
-    G = gl.Generator.wrap(test_artifacts.Blobs(), test_artifacts.Z, "broken", ["layer"])
+    G = gl.Generator.wrap(test_artifacts.Blobs(), test_artifacts.Z, "broken", layers=["layer"])
     return gl.dissect(G, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=48, progress=False)
 
 
@@ -130,13 +130,13 @@ class TestSame:
 
     @SHARDS
     def test_accuracy(self, workers, shards):
-        C = gl.Classifier.wrap(Signs(), *signs(200), COLORS, name="signs")
+        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
         edits = [gl.ablate("layer", [2, 3], to="mean")]
         found = gl.class_accuracy(C, edits, executor=workers, shards=shards, progress=False)
         assert_same(found, gl.class_accuracy(C, edits, progress=False))
 
     def test_important_units(self, workers):
-        C = gl.Classifier.wrap(Signs(), *signs(200), COLORS, name="signs")
+        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
         D = gl.dissect(C, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=32, progress=False)
         found = gl.important_units(D, "red", executor=workers, shards=3, progress=False)
         assert_same(found, gl.important_units(D, "red", progress=False))
@@ -173,7 +173,7 @@ class TestWork:
     @pytest.mark.parametrize("function", [context, effects, artifacts])
     def test_fails_twice(self, workers, tmp_path, function):
         """A shard that fails is tried again."""
-        G = gl.Generator.wrap(test_shards.Moody("fails", 2, tmp_path), Z, "Moody", ["layer"])
+        G = gl.Generator.wrap(test_shards.Moody("fails", 2, tmp_path), Z, "Moody", layers=["layer"])
         D = gl.dissect(G, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=64, progress=False)
         found = function(D, executor=workers, shards=2) if function is not artifacts else small_search(D, workers)
         assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["0", "1"]

@@ -329,7 +329,7 @@ def test_it_can_be_sent_to_another_process(folder):
 def test_equal_ones_have_the_same_network_and_images(C):
     x, labels = classifiers.signs()
     assert C.variant() == C
-    assert Classifier.wrap(C.net, x, labels, classifiers.COLORS, name="signs") != C
+    assert Classifier.wrap(C.net, x, labels, classes=classifiers.COLORS, name="signs") != C
     assert {C: 1}[C.variant()] == 1
     assert repr(C) == "<Classifier signs: 3 classes, 2 layers, 60 images 8x8>"
     assert "signs" in C._repr_html_()

@@ -51,7 +51,7 @@ class TestValue:
 
     def test_what_it_was_made_of_may_change(self):
         units, region, level = [1, 2], np.ones((3, 3)), np.array([1.0, 2.0])
-        edit = insert("layer", units, level, region)
+        edit = insert("layer", units, level, region=region)
         before = edit.to_json()
         units[0], region[:], level[:] = 4, 0, 9
         assert edit.to_json() == before

@@ -310,12 +310,12 @@ class TestSettings:
             ({"label": 7}, "label 7: this generator has classes"),
             ({"truncation": 0.5}, "rooms has no truncation"),
         ):
-            wrong = gl.Recipe("rooms", G.fingerprint, 5, (), settings)
+            wrong = gl.Recipe("rooms", G.fingerprint, 5, edits=(), settings=settings)
             with pytest.raises(ValueError, match=message):
                 gl.replay(wrong, G)
         for settings in ([], {"label": "2"}, {"label": [1]}, {"label": True}):
             with pytest.raises(ValueError, match="settings of the recipe"):
-                gl.Recipe("rooms", G.fingerprint, 5, (), settings)
+                gl.Recipe("rooms", G.fingerprint, 5, edits=(), settings=settings)
 
 
 class TestInputs:

@@ -25,9 +25,9 @@ from torch import nn
 import ganlens as gl
 from ganlens import Dissection, Generator, plots
 from ganlens.images import to_uint8
+from ganlens.markup import h, join
 from ganlens.models.families.scenes import SceneGenerator
 from ganlens.pages import report_pictures as pictures
-from ganlens.pages.markup import h, join
 from ganlens.pages.report_pictures import IMAGES, LARGEST, addresses
 from ganlens.plots.svg import as_svg
 from ganlens.segmenters.base import Concept

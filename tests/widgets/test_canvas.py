@@ -117,7 +117,7 @@ class TestPainting:
         """Unit 50 is switched on in a corner: nothing there can be more active."""
         region = np.zeros((8, 8))
         region[0, :2] = 1
-        canvas.edits = (gl.insert("layer4", [50], 100.0, region),)
+        canvas.edits = (gl.insert("layer4", [50], 100.0, region=region),)
         send(canvas, kind="stroke", mode="query", cells=[0, 1])
         assert canvas.found[0] == 50
         assert "unit 50" in canvas.controls.answer.value

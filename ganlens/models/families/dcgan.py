@@ -113,7 +113,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     extra = {"latent", "maps", *(name for name, module in modules.items() if isinstance(module, nn.Upsample))}
     vectors = [key for key in modules if key not in maps and key not in extra]
     net = Chain(modules).requires_grad_(False)
-    G = Generator(net, start.z_dim, name or FAMILY, maps, law, vectors=vectors)
+    G = Generator(net, start.z_dim, name or FAMILY, layers=maps, law=law, vectors=vectors)
     G.about = report(G, way, ratios)
     return G
 

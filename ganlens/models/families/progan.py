@@ -151,4 +151,4 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     net.load_state_dict(
         {f"{a}.scaled.{p}": state[f"{b}.{q}"].float() for a, b in zip(ours, theirs, strict=True) for p, q in parts}
     )
-    return Generator(net, z_dim, name or FAMILY, ours)
+    return Generator(net, z_dim, name or FAMILY, layers=ours)

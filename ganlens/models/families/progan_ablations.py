@@ -122,4 +122,4 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         own = {part: state[f"{key}.{part}"].float() for part in ("conv.weight", *KINDS[last if output else kind])}
         module.load_state_dict(own, strict=False)  # how often a batch norm was updated is not in all files
         net.add_module(layer, module)
-    return Generator(net.requires_grad_(False), z_dim, name or FAMILY, ours)
+    return Generator(net.requires_grad_(False), z_dim, name or FAMILY, layers=ours)

@@ -68,4 +68,4 @@ def finished(mapping: StyleMapping, mean, modules, name: str, sums: bool) -> Gen
     vectors = [f"mapping.layers.{i}" for i in range(len(mapping.layers))]
     vectors += [f"{key}.style" for key in maps if not isinstance(modules[key], Shortcut)]
     classes = None if mapping.embed is None else mapping.embed.weight.shape[1]
-    return Generator(net, z_dim, name, maps, classes=classes, truncates=True, vectors=vectors)
+    return Generator(net, z_dim, name, layers=maps, classes=classes, truncates=True, vectors=vectors)

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganlens.images import html_table
 from ganlens.models.files.download import check, download
 from ganlens.models.files.pickles import CheckpointError
-from ganlens.terminal import table
+from ganlens.tables import html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Models(Mapping):
         return [model.row() for model in self.values()]
 
     def __repr__(self) -> str:
-        return f"{table(self.rows())}\n\n{self.note()}"
+        return f"{text_table(self.rows())}\n\n{self.note()}"
 
     def _repr_html_(self) -> str:
         rows = self.rows()
