@@ -4,11 +4,12 @@ PYTHON   ?= python3
 PORT     ?= 8888
 BIN      := .venv/bin
 NOTEBOOK := notebooks/01-what-do-the-units-draw.ipynb
+TEST     := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help lab test lint notebooks clean
+.PHONY: help lab test test-all lint notebooks clean
 
 help:  ## say what there is (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 lab: .venv/.notebook  ## open the notebooks in JupyterLab; PORT=8888 says where
 	@address=$$($(BIN)/python -c "$$RUNNING" $(NOTEBOOK)) || exit; \
@@ -22,17 +23,22 @@ lab: .venv/.notebook  ## open the notebooks in JupyterLab; PORT=8888 says where
 	exec $(BIN)/python -m jupyterlab --Application.log_level=WARN --port=$(PORT) $$flags \
 	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(NOTEBOOK)
 
-test: lint  ## check the style and run every test
-	$(BIN)/python -m pytest
+test: lint  ## check style and types, and run the tests
+	$(TEST) -m "not slow"
 
-lint: .venv/.test  ## check the style alone
+test-all: test  ## the same, then all that is slow and rarely breaks
+	$(TEST) -m slow
+
+lint: .venv/.test  ## check style and types alone
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 notebooks: .venv/.test  ## run the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
 
 clean:  ## remove the environment, the builds and the caches
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # .venv/.notebook and .venv/.test say that the extra of that name is installed, as the metadata had it.

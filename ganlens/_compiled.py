@@ -50,9 +50,9 @@ def count_joint(
     r = features.detach().float().contiguous().numpy()
     height, width = planes.shape[2:]
     rows, columns = sources(r.shape[2], height), sources(r.shape[3], width)
-    planes = planes.to(torch.int16).contiguous().numpy()
+    columns_at = planes.to(torch.int16).contiguous().numpy()
     tables = marginal.numpy(), counts.numpy()
-    share(joint_loop, r.shape[1], r, planes, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
+    share(joint_loop, r.shape[1], r, columns_at, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
 
 
 def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any
 
 MOST_IMAGES = 1_000_000  # of one sample
@@ -62,7 +63,7 @@ def as_list(name: str, value: Any, expected: str) -> list:
     raise ValueError(f"{name}={short_repr(value)}: expected {expected}")
 
 
-def check_kind(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> Any:
+def check_kind(name: str, value: Any, kinds: type | UnionType | tuple[type, ...], expected: str) -> Any:
     """A value of some type, as it is; ValueError otherwise."""
     if not isinstance(value, kinds):
         raise ValueError(f"{name}: {type(value).__name__} given; expected {expected}")

@@ -168,12 +168,21 @@ def causal_rows(
 
     An image is one pass behind the layer and through the segmenter.
     """
-    concept, cells = D.concepts[D.segmenter.index(concept)], D.shape[0] * D.shape[1]
-    cases = {
+    wanted, cells = D.concepts[D.attached("segmenter").index(concept)], D.shape[0] * D.shape[1]
+
+    def each_image(_) -> None:
+        for seed in range(seen):
+            passes_forward(D, min(cells, BATCH), -(-cells // BATCH), image=seed)
+
+    def both_ways(_) -> None:
+        passes_forward(D, 16, n // 16 + n // 64 * steps // EVERY)
+        passes_backward(D, wanted, 16, steps)
+
+    cases: dict[str, tuple[int, Callable, Callable]] = {
         f"context, {seen} images": (
             seen * (cells + 1),
-            lambda _: context(D, concept, range(min(20, len(D.iou))), n=seen, draws=0, progress=False),
-            lambda _: [passes_forward(D, min(cells, BATCH), -(-cells // BATCH), image=seed) for seed in range(seen)],
+            lambda _: context(D, wanted, range(min(20, len(D.iou))), n=seen, draws=0, progress=False),
+            each_image,
         ),
         f"unit_effects, {count} units": (
             BATCH * (count + 1),
@@ -182,11 +191,8 @@ def causal_rows(
         ),
         f"optimize_units, {steps} steps": (
             16 * steps,
-            lambda _: optimize_units(D, concept, n=n, steps=steps, progress=False),
-            lambda _: (
-                passes_forward(D, 16, n // 16 + n // 64 * steps // EVERY),
-                passes_backward(D, concept, 16, steps),
-            ),
+            lambda _: optimize_units(D, wanted, n=n, steps=steps, progress=False),
+            both_ways,
         ),
     }
     rows = []
@@ -198,20 +204,21 @@ def causal_rows(
 
 def passes_forward(D: Dissection, n: int, times: int, image: int | None = None) -> None:
     """Passes behind the layer and through the segmenter, of n images or n times one, after a whole one."""
-    opened = D.generator.open(D.layer, range(n) if image is None else image)
+    generator, segmenter = D.attached("generator"), D.attached("segmenter")
+    opened = generator.open(D.layer, range(n) if image is None else image)
     with torch.inference_mode():
-        D.segmenter.labels(opened.image)
+        segmenter.labels(opened.image)
         features = opened.features.expand(n, -1, -1, -1).contiguous()
         for _ in range(times):
-            D.segmenter.labels(opened.resume(features))
+            segmenter.labels(opened.resume(features))
 
 
 def passes_backward(D: Dissection, concept: Concept, n: int, times: int) -> None:
     """The same through the segmenter's scores, and back to the layer."""
-    opened, i = D.generator.open(D.layer, range(n)), D.concepts.index(concept)
+    opened, i = D.attached("generator").open(D.layer, range(n)), D.concepts.index(concept)
     for _ in range(times):
         r = opened.features.clone().requires_grad_()
-        torch.autograd.grad(D.segmenter.scores(opened.resume(r))[:, i].mean(), r)
+        torch.autograd.grad(D.attached("segmenter").scores(opened.resume(r))[:, i].mean(), r)
 
 
 def peak(n: int) -> int:
@@ -238,7 +245,7 @@ def progressive(net: ProgressiveGenerator | None = None) -> Generator:
     """A Progressive GAN of random weights, 256 pixels unless it is given."""
     net = net or ProgressiveGenerator()
     layers = [name for name, _ in net.named_children() if name.startswith("layer")]
-    units = net.layer1.scaled.conv.weight.shape[1]
+    units = net.get_parameter("layer1.scaled.conv.weight").shape[1]
     return Generator.wrap(net.requires_grad_(False), units, "Progressive GAN", layers=layers, output="tanh")
 
 
@@ -247,7 +254,8 @@ def random_segformer() -> Segmenter:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     torch.manual_seed(0)
-    net = SegformerForSemanticSegmentation(SegformerConfig(num_labels=150)).eval()
+    config = SegformerConfig(num_labels=150)  # type: ignore[call-arg]  # a setting of all configurations
+    net = SegformerForSemanticSegmentation(config).eval()
     concepts = [f"concept {i}" for i in range(150)]
     return Segmenter.wrap(lambda x: net(x).logits.argmax(1, keepdim=True) + 1, concepts, "SegFormer-b0")
 

@@ -348,10 +348,9 @@ def attach_generators(args, found: dict) -> None:
         name = args.generator or D.origin["generator"]
         if name not in live and (args.generator or name in list_models()):
             live[name] = load_generator(name, progress=not args.quiet)
-        generator = live.get(name)
-        known = generator and generator.fingerprint == D.origin["generator_fingerprint"]
-        if known:
-            generator = generator.variant(**(generator.defaults | D.origin.get("generator_settings", {})))
+        generator, known = live.get(name), False
+        if generator and generator.fingerprint == D.origin["generator_fingerprint"]:
+            known, generator = True, generator.variant(**(generator.defaults | D.origin.get("generator_settings", {})))
         if args.generator or known:
             D.generator = D.load(file, generator=generator).generator
         else:
@@ -408,7 +407,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ganlens {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, (function, arguments, examples) in COMMANDS.items():
-        text = inspect.getdoc(function)
+        text = inspect.getdoc(function) or ""
         sub = commands.add_parser(name, help=text.splitlines()[0], description=text, **presentation(examples))
         for names, options in (*arguments, DEBUG):
             sub.add_argument(*names, **options)

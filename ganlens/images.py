@@ -116,7 +116,7 @@ def thickened(picture: np.ndarray, times: int) -> np.ndarray:
     line = (picture == OUTLINE).all(2)
     for _ in range(times):
         line = dilate(line)
-    return np.where(line[..., None], np.uint8(OUTLINE), picture)
+    return np.where(line[..., None], np.array(OUTLINE, np.uint8), picture)
 
 
 def overlay(picture: np.ndarray, values: np.ndarray, opacity: float = 0.65) -> np.ndarray:

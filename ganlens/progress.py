@@ -39,7 +39,7 @@ def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked = []
+    asked: list[int] = []
     usual = signal.getsignal(signal.SIGINT)
 
     def ask(number, frame):

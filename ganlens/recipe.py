@@ -66,7 +66,7 @@ class Recipe:
     def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
         """The recipe of a generator's image; ValueError if an edit does not fit."""
         check_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
-        recipe = cls(G.name, G.fingerprint, seed, edits=edits, settings=G.chosen)
+        recipe = cls(G.name, G.fingerprint, seed, edits=as_edits(edits), settings=G.chosen)
         check_edits(G, recipe.edits)
         return recipe
 

@@ -51,7 +51,7 @@ class Statistic:
         return self
 
 
-def sample_upsampled(images: Sequence[torch.Tensor], size: tuple[int, int], steps: tuple[int, int] = (8, 8)):
+def sample_upsampled(images: Sequence[torch.Tensor], size: tuple[int, ...], steps: tuple[int, int] = (8, 8)):
     """Upsampled features at a regular subset of the pixels, (U, P), of images' features (U, H, W), without the rest."""
     rows, columns = (
         upsample(torch.eye(cells, device=images[0].device)[None, None], (pixels, cells))[0, 0][middles(pixels, count)]
@@ -66,7 +66,7 @@ def middles(length: int, count: int) -> list[int]:
     return sorted({int((i + 0.5) * length / count) for i in range(count)})
 
 
-def upsample(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def upsample(features: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Features (N, U, H, W) on the segmentation's grid (N, U, h, w): bilinear, half-pixel centres, nothing else."""
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
@@ -117,8 +117,6 @@ class Scale:
             and torch.equal(self.low, other.low)
             and torch.equal(self.slope, other.slope)
         )
-
-    __hash__ = None
 
     @classmethod
     def of_sample(cls, sample: torch.Tensor, lowest: float, highest: float, bins: int = BINS) -> "Scale":
@@ -171,6 +169,7 @@ class JointCounts(Statistic):
         Number of columns K.
     """
 
+    scale: Scale
     merges: ClassVar = {"pixels": torch.add, "marginal": torch.add, "counts": lambda a, b: narrowed(a.long() + b)}
     at_host: ClassVar = ("pixels",)
 
@@ -240,6 +239,7 @@ class Levels(Statistic):
         The bins of U units.
     """
 
+    scale: Scale
     merges: ClassVar = {
         "counts": torch.add,
         "below": torch.add,
@@ -320,8 +320,8 @@ class TopImages(Statistic):
     def update(self, features: torch.Tensor, seeds: Sequence[int]) -> None:
         """Take in the maxima of features (N, U, H, W) of the images ``seeds`` (N,)."""
         values = features.amax((2, 3)).T.double()
-        seeds = torch.tensor(seeds, dtype=torch.float64).to(values.device, non_blocking=True)
-        pairs = torch.stack([values, seeds.expand_as(values)], 2)
+        numbers = torch.tensor(seeds, dtype=torch.float64).to(values.device, non_blocking=True)
+        pairs = torch.stack([values, numbers.expand_as(values)], 2)
         self.best = best_of(torch.cat([self.best, pairs], 1), self.best.shape[1])
 
     @property

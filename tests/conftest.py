@@ -12,6 +12,13 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with Ctrl-C ignored
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of one file go to one process, for they share fixtures; so do all that drive a browser, one at a time."""
+    for item in items:
+        group = "browser" if item.get_closest_marker("browser") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def G():
     return gl.load_generator("scenes")

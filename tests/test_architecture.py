@@ -43,10 +43,11 @@ HOMES = {
 }
 
 # The package of setup.cfg that brings a module, where the names differ.
-BROUGHT_BY = {"PIL": "pillow", "torch_fidelity": "torch-fidelity", "skimage": "scikit-image", "scipy": "scikit-image"}
+BROUGHT_BY = {"PIL": "pillow", "torch_fidelity": "torch-fidelity", "skimage": "scikit-image"}
 BROUGHT_BY |= {"traitlets": "ipywidgets", "IPython": "ipywidgets"}
 
 AT_HOST = {"google"}  # Colab's own package, asked for only where it is already loaded
+FOR_TYPES = {"typing_extensions"}  # comes with every type checker, and is imported by nothing else
 
 
 def room(path: Path) -> str:
@@ -114,7 +115,9 @@ class TestModule:
         extras = [needs for extra, needs in config["options.extras_require"].items() if extra != "test"]
         required = "\n".join([config["options"]["install_requires"], *extras])
         declared = set(re.findall(r"^[\w-]+", required, re.MULTILINE))
-        foreign = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"ganlens", *AT_HOST}
+        foreign = (
+            {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"ganlens", *AT_HOST, *FOR_TYPES}
+        )
         assert {BROUGHT_BY.get(name, name) for name in foreign} <= declared
 
 

@@ -238,7 +238,6 @@ class TestBadInput:
             ({"executor": ThreadPoolExecutor(1), "shards": 0}, "shards=0: expected at least 1, a whole number"),
             ({"shards": 3}, "shards=3, but there is no executor"),
         ],
-        ids=str,
     )
     def test_arguments(self, pair, options, message):
         with pytest.raises(ValueError, match=message):

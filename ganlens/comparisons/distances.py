@@ -36,7 +36,8 @@ def fit_normal(x: np.ndarray) -> Normal:
     if not np.isfinite(x).all():
         raise ValueError("a sample with features that are not finite: check the images and the extractor")
     mean = x.mean(0)
-    return Normal(mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r"))
+    factor = np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")
+    return Normal(mean, factor)  # type: ignore[arg-type]  # numpy's types leave this mode out
 
 
 def frechet_between(a: Normal, b: Normal) -> float:
@@ -138,10 +139,10 @@ class Extractor(NamedTuple):
         if not known or found.ndim != 2 or len(found) != len(x):
             given = tuple(found.shape) if known else type(found).__name__
             raise ValueError(f"features ({self.name}) of {len(x)} images: {given} given; expected ({len(x)}, D)")
-        found = found.double().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found, float)
-        if not np.isfinite(found).all():
+        values = found.double().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found, float)
+        if not np.isfinite(values).all():
             raise ValueError(f"features ({self.name}) that are not finite: check the images and the extractor")
-        return found
+        return values
 
     def of(self, batches: Iterable[torch.Tensor]) -> np.ndarray:
         """Features (N, D) of all images of some batches."""
@@ -167,7 +168,7 @@ def as_extractor(features: str | Callable | None, segmenter: Segmenter | None = 
     if features is not None:
         raise ValueError(f"features={features!r}: expected a function from images to (N, D), or 'inception'")
     net = getattr(segmenter, "net", None)
-    if not callable(getattr(net, "bottleneck", None)):
+    if segmenter is None or not callable(getattr(net, "bottleneck", None)):
         name = segmenter.name if segmenter else "none"
         raise ValueError(
             f"the segmenter {name} has no bottleneck whose features could be compared; give features=…, "

@@ -22,7 +22,7 @@ Source = Generator | torch.Tensor | np.ndarray | str | Path | Callable
 class Pictures(NamedTuple):
     """Images that are read or painted when they are asked for."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     read: Callable[[range], torch.Tensor]  # images (N, 3, Y, X) in [-1, 1] of some of the numbers 0 … count - 1
 
     @property
@@ -146,7 +146,7 @@ def read_images(files: Sequence[Path], numbers: range) -> torch.Tensor:
     return as_images(np.stack(pictures))
 
 
-def check_same_size(sizes: Sequence[tuple[int, int]], names: tuple[str, str]) -> None:
+def check_same_size(sizes: Sequence[Sequence[int]] | np.ndarray, names: tuple[str, str]) -> None:
     """ValueError unless all sizes (rows, columns) of images are one."""
     first = tuple(sizes[0])
     for other in sizes:

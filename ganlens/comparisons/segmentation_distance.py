@@ -1,6 +1,6 @@
 """What images show, as percent of their pixels, and how far two sources of images differ in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,7 +185,7 @@ def segmentation_distance(
     *,
     n: int = 1000,
     sample: int = 0,
-    names: tuple[str, str] | None = None,
+    names: Sequence[str] | None = None,
     progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
     shards: int | None = None,
@@ -240,20 +240,22 @@ def segmentation_distance(
     if names is not None and (len(names) != 2 or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"names={short_repr(names)}: expected two texts")
     sources = [open_source(source, start * 1_000_000, n) for source, start in ((a, sample), (b, sample + 1))]
-    names = tuple(names) if names else tuple(name_of(source, letter) for source, letter in ((a, "a"), (b, "b")))
-    for source, name in zip(sources, names, strict=True):
+    first, second = names or (name_of(a, "a"), name_of(b, "b"))
+    both = first, second
+    for source, name in zip(sources, both, strict=True):
         check_enough(source.count, len(segmenter.concepts), f"images of {name}", "give more images (n=…)")
     longer = max(source.count for source in sources)
     with steps(progress, longer, "segment") as step:
-        things = sources, names, segmenter
+        things = sources, both, segmenter
         found = measure(areas_of_both, things, range(longer), step, BATCH, executor, shards)
-    check_same_size(found["size"], names)
+    check_same_size(found["size"], both)
     a, b = found["a"], found["b"]
     complete = [len(a), len(b)] == [source.count for source in sources]
     if not complete and min(len(a), len(b)) < 2:
         raise KeyboardInterrupt
-    about = {"names": names, "concepts": segmenter.concepts, "segmenter": segmenter.name}
-    return SegmentationDistance(a=a, b=b, complete=complete, **about)
+    return SegmentationDistance(
+        names=both, concepts=segmenter.concepts, a=a, b=b, segmenter=segmenter.name, complete=complete
+    )
 
 
 def areas_of_both(

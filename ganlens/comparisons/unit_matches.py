@@ -40,7 +40,7 @@ class CrossMoments:
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Take in features (N, U, H, W) and (N, V, H', W') of the same images; the coarser ones are upsampled."""
-        size = tuple(max(sides) for sides in zip(a.shape[2:], b.shape[2:], strict=True))
+        size = max(a.shape[2], b.shape[2]), max(a.shape[3], b.shape[3])
         together = max(1, NUMBERS // ((a.shape[1] + 2 * b.shape[1]) * size[0] * size[1]))
         for some in zip(*(r.split(together) for r in (a, b, b.roll(1, 0))), strict=True):
             self._add(*(in_columns(r, size) for r in some))
@@ -280,16 +280,22 @@ def watch(a, b, n, sample, progress, known) -> tuple[CrossMoments, int, bool]:
 @torch.inference_mode()
 def add_moments(a: Dissection, b: Dissection, moments: CrossMoments, seeds: Sequence[int], go_on) -> Arrays:
     """Take in a batch of images; their sums are real numbers, so that they are added up in one place and in order."""
-    moments.update(*(D.generator.read(D.generator.latents(seeds), [D.layer])[1][D.layer] for D in (a, b)))
+    moments.update(*(features_of(D, seeds) for D in (a, b)))
     go_on(len(seeds))
     return {"seen": np.array(seeds)}
+
+
+def features_of(D: Dissection, seeds: Sequence[int]) -> torch.Tensor:
+    """Features (N, U, H, W) of images."""
+    G = D.attached("generator")
+    return G.read(G.latents(seeds), [D.layer])[1][D.layer]
 
 
 def reads_the_same(a: Dissection, b: Dissection) -> bool:
     """Whether both generators are at hand and are given the same latents for a seed."""
     if a.generator is None or b.generator is None:
         return False
-    latents = [D.generator.latents([0, 1]).cpu() for D in (a, b)]
+    latents = [G.latents([0, 1]).cpu() for G in (a.generator, b.generator)]
     return torch.equal(*latents)
 
 

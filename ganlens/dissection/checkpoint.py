@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def asked(generator, segmenter, question) -> dict:
     return json.loads(json.dumps(networks | settings | versions))
 
 
-def cached(cache: bool | str | Path, question: dict) -> Path:
+def cached(cache: Literal[True] | str | Path, question: dict) -> Path:
     """The file of a question in the cache: a folder, or True for the usual one."""
     folder = cache_folder() / "dissections" if cache is True else Path(cache).expanduser()
     folder.mkdir(parents=True, exist_ok=True)

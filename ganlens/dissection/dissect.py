@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
 from ganlens.dissection.layer_statistics import table_bytes
@@ -19,11 +20,49 @@ from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
 from ganlens.shards import check_executor
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 RULES = ("quantile", "iqr", "iou")
 SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
 MOST_TOP = 10_000
+Several = list[str] | tuple[str, ...]  # no Sequence[str], which a str is, too
 
 
+class Options(TypedDict, total=False):
+    """What `dissect` takes besides networks, layers and rule, for type checkers."""
+
+    n: int
+    quantile: float
+    sample: int
+    batch_size: int | None
+    progress: bool | Callable[[int, int], None]
+    within_category: bool
+    top: int
+    memory: int | str | None
+    checkpoint: str | Path | None
+    cache: bool | str | Path
+    executor: Executor | None
+    shards: int | None
+    half: bool
+
+
+@overload
+def dissect(
+    generator: Generator, segmenter: Segmenter, layers: str, *, rule: str = ..., **options: "Unpack[Options]"
+) -> Dissection: ...
+@overload
+def dissect(
+    generator: Generator, segmenter: Segmenter, layers: Several, *, rule: str = ..., **options: "Unpack[Options]"
+) -> dict[str, Dissection]: ...
+@overload
+def dissect(
+    generator: Generator, segmenter: Segmenter, layers: str, *, rule: Several, **options: "Unpack[Options]"
+) -> dict[str, Dissection]: ...
+@overload
+def dissect(
+    generator: Generator, segmenter: Segmenter, layers: Several, *, rule: Several, **options: "Unpack[Options]"
+) -> dict[str, dict[str, Dissection]]: ...
 def dissect(
     generator: Generator,
     segmenter: Segmenter,
@@ -137,7 +176,7 @@ def dissect(
         complete = run(pass_, file, executor, shards, progress)
     warn_of_broken(pass_)
     origin = origin_of(pass_)
-    by_layer = {layer: {r: found(pass_, layer, r, origin, complete) for r in rules} for layer in names}
+    by_layer: dict[str, Any] = {layer: {r: found(pass_, layer, r, origin, complete) for r in rules} for layer in names}
     if isinstance(rule, str):
         by_layer = {layer: by_rule[rule] for layer, by_rule in by_layer.items()}
     return by_layer[layers] if isinstance(layers, str) else by_layer
@@ -178,7 +217,8 @@ def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, t
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1, None, "expected at least 1, or None")
     check_whole("top", top, 1, MOST_TOP, f"expected 1 … {MOST_TOP} images for each unit")
-    if isinstance(quantile, bool) or not isinstance(quantile, Real) or not 0 < quantile < 1:
+    real = isinstance(quantile, Real) and not isinstance(quantile, bool)
+    if not real or not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
     last = 2**32 // SEEDS_PER_SAMPLE - 1
     check_whole("sample", sample, 0, last, f"expected 0 … {last}")
@@ -235,7 +275,7 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
     seeds = pass_.question.seeds
     state = file.load() if file else None
     with interrupt_between_steps() as interrupted:
-        if state is not None:
+        if file and state is not None:
             try:
                 pass_.add(state)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """The statistics of one layer: what is counted in a pass, and what thresholds and counts follow from it."""
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -60,12 +60,17 @@ class Columns:
     def scope(self, *areas: Areas) -> np.ndarray:
         """Pixels (C,) that count for each concept."""
         if self.within_category:
-            return to_numpy(sum(a.counts for a in areas))[[self.concepts + k for k in self.category]]
+            return pixels(areas)[[self.concepts + k for k in self.category]]
         return np.full(self.concepts, int(sum(a.pixels for a in areas)))
 
     def area(self, *areas: Areas) -> np.ndarray:
         """Pixels (C,) of each concept."""
-        return to_numpy(sum(a.counts for a in areas))[: self.concepts]
+        return pixels(areas)[: self.concepts]
+
+
+def pixels(areas: Sequence[Areas]) -> np.ndarray:
+    """Pixels (K,) of each column."""
+    return to_numpy(cast(torch.Tensor, sum(a.counts for a in areas)))
 
 
 def table_bytes(units: int, concepts: Sequence[Concept], rules, quantile: float, within_category: bool) -> int:
@@ -169,14 +174,13 @@ class Tally:
     """
 
     def __init__(self, scales: dict[str, Scale], size: tuple[int, int], columns: Columns, quantile: float, top: int):
-        self.scales, self.size, self.columns, self.quantile = scales, tuple(size), columns, quantile
+        self.scales, self.size, self.columns, self.quantile = scales, size, columns, quantile
         low = scales["levels"].low
         self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top, low.device)
         self.broken = NonFinite(len(low), low.device)
         self.tail = JointCounts(scales["tail"], columns.count) if "tail" in scales else None
-        self.full = None
-        if "full" in scales:
-            self.full = [JointCounts(scales["full"], columns.count) for _ in range(2)]  # of even and odd seeds
+        both = range(2) if "full" in scales else ()
+        self.full = [JointCounts(scales["full"], columns.count) for _ in both]  # of even and odd seeds
 
     @property
     def statistics(self) -> dict[str, Statistic]:
@@ -208,10 +212,11 @@ class Tally:
     def by_quantile(self, areas: list[Areas]) -> Reading:
         """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as an edge of the bins does."""
         wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
-        bins = (from_above(self.tail.marginal) - wanted).abs().argmin(1, keepdim=True)
-        marginal, counts = map(to_numpy, self.tail.above(bins))
+        tail = cast(JointCounts, self.tail)
+        bins = (from_above(tail.marginal) - wanted).abs().argmin(1, keepdim=True)
+        marginal, counts = map(to_numpy, tail.above(bins))
         on, overlap = self.columns.on(marginal, counts)[..., 0], counts[:, : self.columns.concepts, 0]
-        thresholds = np.broadcast_to(to_numpy(self.tail.scale.edge(bins)), on.shape)
+        thresholds = np.broadcast_to(to_numpy(tail.scale.edge(bins)), on.shape)
         sizes = self.columns.area(*areas), self.columns.scope(*areas)
         return Reading(thresholds, on, overlap, *sizes, np.ones(on.shape, bool))
 
@@ -223,8 +228,8 @@ class Tally:
         bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
         levels = to_numpy(even.scale.edge(bins))
         on, overlap = self.counts_above(even, bins)
-        sizes = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
-        merit, valid = merit_of(rule, on, overlap, *sizes, levels[:, None])
+        area, scope = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
+        merit, valid = merit_of(rule, on, overlap, area, scope, levels[:, None])
         best = np.where(valid, merit, -1).argmax(2)[..., None]  # (U, C, 1)
         thresholds = np.take_along_axis(levels[:, None], best, 2)
         chosen = (np.take_along_axis(counts, best, 2) for counts in (*self.counts_above(odd, bins), valid))

@@ -164,7 +164,8 @@ class Pass:
         """Set the scales from the images seen so far, and count these."""
         if not self.waiting:
             return
-        size = tuple(self.waiting[0].planes.shape[2:])
+        height, width = self.waiting[0].planes.shape[2:]
+        size = height, width
         for layer in self.question.layers:
             first = [r for batch in self.waiting for r in batch.features[layer]][:PILOT]
             self.tallies[layer] = self.tally(scales_of(first, size, self.question.rules, self.question.quantile), size)
@@ -285,7 +286,7 @@ def run_on(
     things = Packed(pass_.generator, pass_.segmenter, pass_.question, scales, pass_.batch, pass_.half)
     parts = split(pass_.missing(), shards, PILOT, GRANULE) if pass_.missing() else []
 
-    def take(seeds: range, state: Arrays) -> bool:
+    def take(seeds: Sequence[int], state: Arrays) -> bool:
         pass_.add(state)
         return after(pass_, len(seeds))
 

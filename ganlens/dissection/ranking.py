@@ -113,6 +113,6 @@ class Ranked:
 
     def check_effects(self) -> None:
         """ValueError if ``effects`` is not set, or not for all units."""
-        if np.shape(self.effects) != self.iou.shape:
+        if self.effects is None or np.shape(self.effects) != self.iou.shape:
             found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
             raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")

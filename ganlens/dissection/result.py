@@ -118,13 +118,13 @@ class Dissection(Ranked, Tabular):
         return Counts(self.on, self.overlap, self.area, self.scope)
 
     @cached_property
-    def iou(self) -> np.ndarray:
+    def iou(self) -> np.ndarray:  # type: ignore[override]  # computed when it is first asked for
         """Intersection over union (U, C), pooled over the sample: one ratio of sums, no mean of ratios."""
         union = self.on + self.area - self.overlap
         return np.divide(self.overlap, union, out=np.zeros(union.shape), where=union > 0)
 
     @cached_property
-    def iqr(self) -> np.ndarray:
+    def iqr(self) -> np.ndarray:  # type: ignore[override]
         """Information quality ratio I / H of "unit on" and "concept there" (U, C), Bau et al., ICLR 2019.
 
         Under the rule "iqr" it is 0 where no threshold met the conditions (agreement over 0.8, positive level, concept
@@ -205,7 +205,8 @@ class Dissection(Ranked, Tabular):
         seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
         every = sorted(set().union(*seeds.values()))
         size = tuple(generator.image_shape[1:])
-        pictures, masks = {}, {}
+        pictures: dict[int, np.ndarray] = {}
+        masks: dict[tuple[int, int], np.ndarray] = {}
         for start in range(0, len(every), 32):
             some = every[start : start + 32]
             x, features = generator.read(generator.latents(some), [self.layer])
@@ -222,7 +223,8 @@ class Dissection(Ranked, Tabular):
         """ValueError if a unit is out of range."""
         for unit in as_list("units", units, "unit numbers, for example [3, 17]"):
             plain = unit.item() if isinstance(unit, torch.Tensor) and not unit.ndim else unit
-            if isinstance(plain, bool) or not isinstance(plain, Integral) or not 0 <= plain < len(self.iou):
+            whole = isinstance(plain, Integral) and not isinstance(plain, bool)
+            if not whole or not 0 <= plain < len(self.iou):
                 has = f"{self.layer} has units 0 … {len(self.iou) - 1}"
                 raise ValueError(f"unit {short_repr(unit)} is out of range: {has}")
 

@@ -7,9 +7,8 @@ import numpy as np
 from ganlens.files import read_arrays
 
 FORMAT = 1
-SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin")
-OPTIONAL = {"flags": {}, "broken": []}  # and what they are where a file has no such entry
-SETTINGS += tuple(OPTIONAL)
+OPTIONAL: dict[str, dict | list] = {"flags": {}, "broken": []}  # what they are where a file has no such entry
+SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin", *OPTIONAL)
 FLAGS = ("artifact", "favourite")
 ORIGIN = ("generator", "generator_fingerprint", "segmenter", "segmenter_fingerprint")
 ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "top", "top_values")

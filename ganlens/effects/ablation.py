@@ -301,7 +301,7 @@ def check_steps(curve: bool | Sequence[int], k: int) -> list[int]:
     if isinstance(curve, bool):
         return list(range(1, k + 1)) if curve else [k]
     given = as_list("curve", curve, f"True, False, or numbers of units from 1 to {k}")
-    if not all(isinstance(size, Integral) and 1 <= size <= k for size in given):
+    if not all(isinstance(size, Integral) and 1 <= int(size) <= k for size in given):
         raise ValueError(f"curve={short_repr(curve)}: expected numbers of units from 1 to {k}")
     return sorted({*map(int, given), k})
 
@@ -371,8 +371,10 @@ def unit_effects(
     level = D.attached("generator").level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
     levels = dict(zip(rows, np.broadcast_to(level, len(rows)).tolist(), strict=True))
     with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
-        things, options = (D, n, levels, sample), {"cost": n, "smallest": 8, "gaps": True, "what": "units"}
-        found = measure(effects_alone, things, list(rows), step, None, executor, shards, **options)
+        things = D, n, levels, sample
+        found = measure(
+            effects_alone, things, list(rows), step, None, executor, shards, cost=n, smallest=8, gaps=True, what="units"
+        )
     for unit, effect in zip(found["units"].tolist(), found["effects"], strict=True):
         effects[rows[unit]] = effect
     return effects
@@ -385,7 +387,8 @@ def effects_alone(
 
     The images are made once for all units, up to the layer.
     """
-    batches, before, rows = [], 0, np.empty((0, len(D.concepts)))
+    count = len(D.concepts)
+    batches, before, rows = [], np.zeros(count, int), np.empty((0, count))
     for seeds in samples(sample, n, BATCH):
         batches.append(D.attached("generator").open(D.layer, seeds))
         before = before + count_pixels(D, batches[-1].image).sum(0)
@@ -393,7 +396,7 @@ def effects_alone(
     for unit in units:
         if not go_on():
             break
-        after, edit = 0, insert(D.layer, [unit], levels[unit])
+        after, edit = np.zeros(count, int), insert(D.layer, [unit], levels[unit])
         for opened in batches:
             after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
             go_on(len(opened.image))

@@ -208,7 +208,7 @@ def class_accuracy(
     sets, cost = [tuple(on_levels(C, edit) for edit in some) for some in sets], 1 + len(sets)
     with steps(progress, len(chosen) * cost, "classify") as step:
         who = executor, shards
-        said = measure(said_of, (C, opened_at, sets), chosen, step, batch_of(C), *who, cost=cost)["said"].T
+        said = measure(said_of, (C, opened_at, sets), chosen.tolist(), step, batch_of(C), *who, cost=cost)["said"].T
     if len(np.unique(C.truth[chosen[: said.shape[1]]])) < 2:  # too few to tell anything
         raise KeyboardInterrupt
     seen = chosen[: said.shape[1]]
@@ -237,20 +237,23 @@ def balanced(truth: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.nda
     return (hits + rejections) / 2
 
 
-def said_of(C: Classifier, layer: str | None, sets: Sequence, images: np.ndarray, go_on) -> Arrays | None:
+def said_of(C: Classifier, layer: str | None, sets: Sequence, images: Sequence[int], go_on) -> Arrays | None:
     """What the network says of images (N, 1 + E) without edits and with each set of edits; None if interrupted."""
     scores = scores_of(C, layer, sets, images, go_on)
     return None if scores is None else {"said": scores.argmax(2).cpu().numpy()}
 
 
-def scores_of(C: Classifier, layer: str | None, sets: Sequence, images: np.ndarray, go_on) -> torch.Tensor | None:
+def scores_of(C: Classifier, layer: str | None, sets: Sequence, images: Sequence[int], go_on) -> torch.Tensor | None:
     """Scores (N, 1 + E, K), from the layer on; None if interrupted before the end."""
-    opened = C.open(layer, images) if layer else None
-    every = [opened.scores() if opened else C.scores(images)]
-    for edits in sets:
-        if not go_on(len(images)):
-            return None
-        every.append(opened.scores(edits))
+    if layer is None:  # there are no edits
+        every = [C.scores(images)]
+    else:
+        opened = C.open(layer, images)
+        every = [opened.scores()]
+        for edits in sets:
+            if not go_on(len(images)):
+                return None
+            every.append(opened.scores(edits))
     go_on(len(images))
     return torch.stack(every, 1)
 

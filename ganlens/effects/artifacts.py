@@ -353,9 +353,10 @@ def scores_by_distance(found: Arrays, known: np.ndarray, n: int, top: int) -> np
 
 def activation_above(D: Dissection, seeds: Sequence[int], go_on) -> Arrays:
     """Activation above the median in a batch: of each unit its sum, its sum in a few cells and its peak (N, 3, U)."""
-    typical = D.levels.quantile(0.5).to(D.generator.device)[:, None]
+    G = D.attached("generator")
+    typical = D.levels.quantile(0.5).to(G.device)[:, None]
     few = max(1, round(FEW * D.shape[0] * D.shape[1]))
-    above = (D.generator.open(D.layer, seeds).features.flatten(2) - typical).relu()
+    above = (G.open(D.layer, seeds).features.flatten(2) - typical).relu()
     strongest = above.topk(few, 2).values
     go_on(len(seeds))
     found = torch.stack([above.sum(2), strongest.sum(2), strongest[..., 0]], 1)

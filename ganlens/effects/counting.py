@@ -73,7 +73,7 @@ def count_under(
         for one in [edit] if isinstance(edit, Edit) else edit:
             D.attached("generator").check_edit(one)
     seeds, cost = seeds_of(D.sample + 1 if sample is None else sample, n), len(edits) + 1
-    edits = [on_levels(D.generator, edit) for edit in edits]
+    edits = [on_levels(D.attached("generator"), edit) if isinstance(edit, Edit) else edit for edit in edits]
     with steps(progress, n * cost, "edit") as step:
         things = D, edits, regions, seeds.start
         found = measure(count_batch, things, seeds, step, BATCH, executor, shards, cost=cost)
@@ -82,11 +82,9 @@ def count_under(
     return Counted(found["before"], after, changed, found["pixels"], whole)
 
 
-def on_levels(G: Generator, edit: Edit | Sequence[Edit]) -> Edit | Sequence[Edit]:
+def on_levels(G: Generator, edit: Edit) -> Edit:
     """An edit with its level in numbers where it was named, so that no worker has to find it out."""
-    if not isinstance(edit, Edit) or not isinstance(edit.level, str):
-        return edit
-    return edit.on(level=G.level(edit).tolist())
+    return edit.on(level=G.level(edit).tolist()) if isinstance(edit.level, str) else edit
 
 
 def count_batch(D: Dissection, edits: Sequence, regions, first: int, seeds: range, go_on) -> Arrays | None:

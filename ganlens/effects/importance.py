@@ -134,8 +134,8 @@ def important_units(
         )
     edits = [on_levels(C, ablate(D.layer, [unit], to=to)) for unit in range(len(D.iou))]
     with steps(progress, len(chosen) * (1 + len(edits)), "ablate") as step:
-        things, options = (C, D.layer, edits, target), {"cost": 1 + len(edits)}
-        found = measure(said_and_sure, things, chosen, step, batch_of(C), executor, shards, **options)
+        things, who = (C, D.layer, edits, target), (executor, shards)
+        found = measure(said_and_sure, things, chosen.tolist(), step, batch_of(C), *who, cost=1 + len(edits))
     said, sure = found["said"].T, found["sure"].T  # (1 + U, N)
     truth = truth[: said.shape[1]]
     if truth.all() or not truth.any():  # too few to tell anything
@@ -158,7 +158,7 @@ def important_units(
 
 
 def said_and_sure(
-    C: Classifier, layer: str, edits: Sequence[Edit], target: int, images: np.ndarray, go_on
+    C: Classifier, layer: str, edits: Sequence[Edit], target: int, images: Sequence[int], go_on
 ) -> Arrays | None:
     """Whether a class is said of images, and its probability (N, 1 + U), whole and under each edit."""
     scores = scores_of(C, layer, [(edit,) for edit in edits], images, go_on)

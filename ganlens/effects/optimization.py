@@ -4,6 +4,7 @@ alpha* = argmin over alpha in [0, 1]^U of -δ(alpha) + penalty (Bau et al., ICLR
 of the segmenter's score for the concept between units forced on and units forced off, each read where the edit is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -114,7 +115,7 @@ def optimize_units(
     batch: int = 16,
     patch: int | None = None,
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> OptimizedUnits:
     """Find the strengths of units with the highest average causal effect on a concept, by gradient descent.
 
@@ -255,12 +256,12 @@ def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list
     """Find ``n`` images that show a concept, and open them at the layer; ValueError if there are too few."""
     generator, found, scanned = D.attached("generator"), [], 0
     _, height, width = generator.check_layer(D.layer)
-    presence = []
+    shares = []
     for seeds in samples(sample, min(SCANNED * n, MOST_IMAGES), batch):
         shown = (labels_of(D, generator.generate(seeds)) == i + 1).any(1, keepdim=True)
         some = shown.flatten(1).any(1)
         found += [s for s, there in zip(seeds, some.tolist(), strict=True) if there]
-        presence.append(downsampled(shown[some], (height, width))[:, 0])
+        shares.append(downsampled(shown[some], (height, width))[:, 0])
         scanned += len(seeds)
         if len(found) >= n:
             break
@@ -268,7 +269,7 @@ def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list
         raise ValueError(
             f"{D.concepts[i]} is in {len(found)} of {scanned} images: take more (n=…), or others (sample=…)"
         )
-    presence = torch.cat(presence).clamp(min=0)
+    presence = torch.cat(shares).clamp(min=0)
     popular = presence.mean(0) / presence.mean(0).sum()
     parts = np.array_split(np.arange(min(len(found), n)), max(2, -(-min(len(found), n) // batch)))
     return [Batch(generator.open(D.layer, [found[j] for j in part]), presence[part], popular) for part in parts]
@@ -282,7 +283,7 @@ def draw_places(batch: Batch, patch: int, random: np.random.Generator) -> Places
     weights = torch.where(torch.tensor(on)[:, None], popular.cpu(), batch.presence.flatten(1).cpu()).double().numpy()
     regions = torch.zeros(n, height, width)
     for where, weight in zip(regions, weights, strict=True):
-        y, x = np.unravel_index(random.choice(len(weight), p=weight / weight.sum()), (height, width))
+        y, x = divmod(int(random.choice(len(weight), p=weight / weight.sum())), width)
         y, x = min(max(y - patch // 2, 0), height - patch), min(max(x - patch // 2, 0), width - patch)
         where[y : y + patch, x : x + patch] = 1
     device = batch.presence.device

@@ -1,6 +1,6 @@
 """Rankings of units for a concept: by gradient, compared with each other, and what matches against what causes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -73,8 +73,7 @@ def compare_rankings(
         order = as_units_of(D, by[name]) if isinstance(by, Mapping) else D.units(concept, None, name)
         orders[name] = order[:k]
     sizes = check_steps(curve, min(map(len, orders.values())))
-    who = {"executor": executor, "shards": shards}
-    return effects_of(D, concept, orders, sizes, n, to, draws, sample, progress, **who)
+    return effects_of(D, concept, orders, sizes, n, to, draws, sample, progress, executor=executor, shards=shards)
 
 
 def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, *, cause: float = 0.02) -> Causes:
@@ -104,7 +103,7 @@ def match_and_cause(D: Dissection, concept: str | Concept, match: float = 0.04, 
     match, cause = check_number("match", match, 0, 1), check_number("cause", cause, -np.inf)
     i = concept_index(D.concepts, concept, D.origin["segmenter"])
     matches = D.iou[:, i] > max(match, D.chance[i])
-    removes = D.effects[:, i] >= cause
+    removes = np.asarray(D.effects)[:, i] >= cause
     by_effect, by_iou = D.units(D.concepts[i], None, "effect"), D.units(D.concepts[i], None)
     return Causes(
         [unit for unit in by_effect if matches[unit] and removes[unit]],
@@ -120,7 +119,7 @@ def unit_gradients(
     *,
     to: str = "zero",
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> np.ndarray:
     """Estimate what `unit_effects` measures, by gradient × activation of the segmenter's scores (U, C).
 

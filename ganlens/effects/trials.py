@@ -42,7 +42,7 @@ def insertions(D: Dissection, concept, units, k: int, level, stride: int, draws:
     return edits, target
 
 
-def named_levels(D: Dissection, concept: Concept, level: str) -> np.ndarray:
+def named_levels(D: Dissection, concept: Concept, level: str) -> np.ndarray | torch.Tensor:
     """The level (U,) behind a name, in the dissection's sample."""
     if level == "presence":
         return presence_levels(D, concept)
@@ -116,8 +116,8 @@ def count(
 
     Of the target near the cell (M,), of all concepts in the image (M, C).
     """
-    near = [torch.from_numpy(neighbourhood(*pair)).to(after.device) for pair in zip(grid, after.shape[2:], strict=True)]
-    near = near[0][y][:, :, None] & near[1][x][:, None]  # (M, h, w)
+    both = [torch.from_numpy(neighbourhood(*pair)).to(after.device) for pair in zip(grid, after.shape[2:], strict=True)]
+    near = both[0][y][:, :, None] & both[1][x][:, None]  # (M, h, w)
     target += 1
     there, was = ((labels == target).any(1) & near for labels in (after, before))
     gained = there.sum((1, 2)) - was.sum((1, 2))

@@ -97,9 +97,9 @@ def evaluate(options) -> None:
     from ganlens.images import grid, to_uint8
     from ganlens.models import load_generator
     from ganlens.scenes.painter import paint_many
-    from ganlens.segmenters import load_segmenter
+    from ganlens.segmenters.scenes import SceneSegmenter
 
-    G, S = load_generator("scenes"), load_segmenter("scenes")
+    G, S = load_generator("scenes"), SceneSegmenter()
     scores = {
         "segmenter": evaluate_segmenter(S),
         "generator": evaluate_generator(G, S, options.n),

@@ -1,5 +1,7 @@
 """How good the embedded networks are, measured on paintings that they have not seen."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -76,14 +78,14 @@ def evaluate_removal(generator: Generator, segmenter: SceneSegmenter, layer: str
     alone = unit_effects(D, n=64)
     asked = [i for i, concept in enumerate(D.concepts) if concept.name in OBJECTS]
     random = np.random.default_rng(0)
-    sets = [np.argsort(-alone[:, i])[:k] for i in asked] + [D.units(D.concepts[i], k) for i in asked]
-    sets += [random.choice(len(alone), k, replace=False) for _ in range(10)]
+    sets = [np.argsort(-alone[:, i])[:k].tolist() for i in asked] + [D.units(D.concepts[i], k) for i in asked]
+    sets += [random.choice(len(alone), k, replace=False).tolist() for _ in range(10)]
     before, after = pixels_under(D, [ablate(layer, units) for units in sets], n)
     by_effect, by_iou, by_chance = np.split(after, [len(asked), 2 * len(asked)])
     found = {}
     for i, effect, iou in zip(asked, by_effect, by_iou, strict=True):
-        what = {"layer": layer, "units": (), "concept": D.concepts[i], "concepts": D.concepts, "before": before}
-        best, matching = (Effect(**what, after=after, random_after=by_chance) for after in (effect, iou))
+        what: dict[str, Any] = {"layer": layer, "units": (), "concept": D.concepts[i], "concepts": D.concepts}
+        best, matching = (Effect(**what, before=before, after=after, random_after=by_chance) for after in (effect, iou))
         found[D.concepts[i].name] = {
             "by_effect": best.removed[i],
             "interval": [best.low[i], best.high[i]],

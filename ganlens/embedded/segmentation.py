@@ -38,7 +38,8 @@ def train(folder: Path, target: Path, steps: int = 1000, batch: int = 32, rate: 
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     random, drawn = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     torch.manual_seed(seed)
-    net = SceneUNet(len(CONCEPTS)).to(memory_format=torch.channels_last)
+    net = SceneUNet(len(CONCEPTS))
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
     frequency = np.bincount(labels[:500].ravel(), minlength=len(CONCEPTS) + 1)[1:] / labels[:500].size
     weight = torch.from_numpy(1 / np.sqrt(frequency + 0.02)).float()
     adam = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-3)

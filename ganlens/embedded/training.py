@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.generator, self.discriminator = SceneGenerator(), Discriminator()
         for net in (self.generator, self.discriminator):
-            net.to(memory_format=torch.channels_last)
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.g_adam = equalized_adam(self.generator, recipe.rate)
         self.d_adam = equalized_adam(self.discriminator, recipe.rate)
@@ -160,10 +161,10 @@ class Trainer:
 
     def draw(self, random: np.random.Generator, batch: int) -> torch.Tensor:
         """A batch of paintings, half of them mirrored, in [-1, 1]."""
-        x = self.images[np.sort(random.integers(len(self.images), size=batch))]
+        pictures = self.images[np.sort(random.integers(len(self.images), size=batch))]
         mirrored = random.random(batch) < 0.5
-        x[mirrored] = x[mirrored, :, ::-1]
-        x = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures[mirrored] = pictures[mirrored, :, ::-1]
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
         return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
     def latents(self, random: np.random.Generator, batch: int) -> torch.Tensor:
@@ -201,7 +202,7 @@ class Trainer:
         adam.zero_grad(set_to_none=True)
         loss.backward()
         if self.processes > 1:
-            gradients = [p.grad for p in net.parameters()]
+            gradients = [cast(torch.Tensor, p.grad) for p in net.parameters()]
             flat = torch.cat([g.flatten() for g in gradients])
             dist.all_reduce(flat)
             flat /= self.processes
@@ -257,7 +258,8 @@ class Journal:
     def __init__(self, folder: Path, trainer: Trainer, save_every: float = 180.0, sheet_every: int = 10_000):
         self.folder, self.trainer, self.save_every, self.sheet_every = folder, trainer, save_every, sheet_every
         self.bar = tqdm(total=trainer.recipe.images, initial=trainer.seen, unit="img", mininterval=10)
-        self.saved, self.sheet, self.sums = time.monotonic(), trainer.seen // sheet_every, {}
+        self.saved, self.sheet = time.monotonic(), trainer.seen // sheet_every
+        self.sums: dict[str, tuple[float, int]] = {}
 
     def write(self, losses: dict[str, float]) -> None:
         self.bar.update(self.trainer.seen - self.bar.n)

@@ -5,6 +5,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ganlens.arguments import check_kind, close_match
 from ganlens.models.base import Generator
@@ -70,13 +71,13 @@ def load_generator(
 
     if not (isinstance(fast, bool) or (isinstance(fast, str) and fast == "bfloat16")):
         raise ValueError(f"fast={fast!r}: expected True, False or 'bfloat16'")
-    options = {"truncation": truncation, "label": label, "fast": fast}
-    address = isinstance(name, str) and re.match("https?://", name)
+    options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast}
+    address = name if isinstance(name, str) and re.match("https?://", name) else None
     if sha256 is not None and not address:
         raise ValueError("sha256 is for files at an address, http://… or https://…; leave it away")
     if address:
-        stem = re.split(r"[?#]", name)[0].rstrip("/").rpartition("/")[2].rpartition(".")[0]
-        return from_file(locate_url(name, sha256, progress), name=stem or None, **options)
+        stem = re.split(r"[?#]", address)[0].rstrip("/").rpartition("/")[2].rpartition(".")[0]
+        return from_file(locate_url(address, sha256, progress), name=stem or None, **options)
     if name in MODELS:
         return from_file(locate(MODELS[name], progress), name=str(name), **options)
     path = Path(name)

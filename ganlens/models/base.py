@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from threading import RLock
 
 import numpy as np
@@ -151,11 +152,6 @@ class Generator(Choices):
             output = output.expand(-1, 3, -1, -1)  # grey
         return output.clamp(-1, 1) if output.shape[1] == 3 else output
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network's parameters are."""
-        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
-
     def to(self, device: torch.device | str) -> "Generator":
         """Move the network to a device; returns ``self``."""
         self.net.to(device)
@@ -238,7 +234,7 @@ class Generator(Choices):
                 memory_format=torch.contiguous_format
             )  # what follows may write into the output
 
-        with self._lock, hooked(self.net, {n: lambda r, n=n: keep(n, r) for n in layers}):
+        with self._lock, hooked(self.net, {layer: partial(keep, layer) for layer in layers}):
             images = self.forward(z, labels)
         return images, {layer: r[: len(z)] for layer, r in features.items()}
 
@@ -325,7 +321,10 @@ class Generator(Choices):
         units, height, width = self.check_layer(edit.layer)
         if max(edit.units) >= units:
             raise ValueError(f"unit {max(edit.units)} is out of range: {edit.layer} has units 0 … {units - 1}")
-        for what, cells in (("region", np.shape(edit.region)), ("level maps", np.shape(edit.level)[1:])):
+        for what, cells in (
+            ("region", np.asarray(edit.region).shape),
+            ("level maps", np.asarray(edit.level).shape[1:]),
+        ):
             if cells not in ((), (height, width)):
                 raise ValueError(f"{what} of shape {cells}: {edit.layer} has {height} x {width} cells")
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -59,6 +60,9 @@ class Classifier(Generator):
         As for `Generator`.
     """
 
+    count: int
+    inputs: Callable
+
     def __init__(
         self,
         net: nn.Module,
@@ -96,7 +100,7 @@ class Classifier(Generator):
             raise ValueError(f"label {truth.max()}: {self.name} gives {scores} scores; labels are 0 … {scores - 1}")
 
     @staticmethod
-    def wrap(
+    def wrap(  # type: ignore[override]  # images take the place of latents
         net: nn.Module,
         images,
         labels: Sequence[int] | Sequence[str] | None = None,
@@ -159,8 +163,9 @@ class Classifier(Generator):
                 raise ValueError(
                     "labels are for images at hand; those of a folder are in subfolders, one for each class"
                 )
-            source = Folder(Path(images), size)
-            truth, classes = source.truth(classes)
+            folder = Folder(Path(images), size)
+            truth, classes = folder.truth(classes)
+            source: Folder | Held = folder
         else:
             if size is not None:
                 raise ValueError("size is for images of a folder; images at hand are taken as they are")
@@ -204,7 +209,9 @@ class Classifier(Generator):
             self.check_draws()
         return self.latents(seeds)
 
-    def open(self, layer: str, seeds: Iterable[int] | int, labels=None, *, stop=None) -> "OpenedClassifier":
+    def open(  # type: ignore[override]  # what is opened gives scores instead of images
+        self, layer: str, seeds: Iterable[int] | int, labels=None, *, stop=None
+    ) -> "OpenedClassifier":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.scores(edits)`` runs the rest, as often as asked."""
         return OpenedClassifier(self, super().open(layer, seeds, labels, stop=stop), seeds)
 
@@ -212,7 +219,7 @@ class Classifier(Generator):
         """ValueError: features give scores, and no images."""
         return self.check_draws()
 
-    def check_draws(self) -> None:
+    def check_draws(self) -> NoReturn:
         """ValueError: edits change scores, and no images."""
         raise ValueError(f"{self.name} is a classifier. {CHANGES}")
 

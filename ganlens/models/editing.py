@@ -67,7 +67,7 @@ class Edit:
         if isinstance(self.level, str) and level is None:
             raise ValueError(f"level {self.level!r} has no numbers here; let a Generator apply the edit")
         k = torch.as_tensor(self.level if level is None else level, dtype=features.dtype, device=features.device)
-        a = self.strength
+        a: torch.Tensor | float = self.strength
         if self.region is not None:
             a = a * torch.tensor(self.region, dtype=features.dtype, device=features.device)
         index = torch.tensor(self.units, device=features.device)
@@ -121,7 +121,7 @@ def ablate(layer: str, units: Sequence[int], region=None, *, to: str = "zero", s
     """
     if to not in ("zero", "mean"):
         raise ValueError(f"to={to!r}: units are ablated to 'zero' or to their 'mean'; other levels: ganlens.insert")
-    return Edit(layer, units, 0.0 if to == "zero" else "mean", region=region, strength=strength)
+    return Edit(layer, as_units(units), 0.0 if to == "zero" else "mean", region=region, strength=strength)
 
 
 def insert(layer: str, units: Sequence[int], level="q0.995", *, region=None, strength: float = 1.0) -> Edit:
@@ -144,7 +144,7 @@ def insert(layer: str, units: Sequence[int], level="q0.995", *, region=None, str
     >>> insert("layer4", [3], level=2.0, region=np.eye(8))
     <Edit layer4: units 3 to 2.0 in 8 cells>
     """
-    return Edit(layer, units, level, region=region, strength=strength)
+    return Edit(layer, as_units(units), level, region=region, strength=strength)
 
 
 def as_units(units) -> tuple[int, ...]:
@@ -274,7 +274,7 @@ def stoppable(net: nn.Module, stop: Callable[[], bool] | None) -> Iterator[None]
     """Ask ``stop`` before each module of the network runs while the context lasts; when it says so, `Abandoned`."""
 
     def ask(module, inputs):
-        if stop():
+        if stop is not None and stop():
             raise Abandoned("the pass was asked to stop")
 
     with ExitStack() as stack:
@@ -307,18 +307,20 @@ class Opened:
         self.net, self.layer, self.arguments, self.whole = net, layer, arguments, whole
         self.target = net.get_submodule(layer)
         self.memory: dict[nn.Module, list] = {}
-        self.features: torch.Tensor | None = None
-        self.record()
+        self.features = self.record()
 
-    def record(self) -> None:
+    def record(self) -> torch.Tensor:
+        """Run the network once, and keep its image and what came before the layer; returns the layer's features."""
+        found: list[torch.Tensor] = []
         forgotten = set()
 
         def keep(module, inputs, output):
-            if self.features is not None:
+            if found:
                 return
             if module is self.target:
                 kept = copied(output, 1)  # what follows may write into the output
-                self.features, self.memory[module] = maps_of(kept), [kept]
+                self.memory[module], maps = [kept], maps_of(kept)
+                found.extend([] if maps is None else [maps])
             elif not self.whole and can_be_kept(output):
                 self.memory.setdefault(module, []).append(copied(output, 1))
             else:
@@ -328,11 +330,12 @@ class Opened:
             for module in self.net.modules():
                 stack.callback(module.register_forward_hook(keep).remove)
             self.image = self.net(*self.arguments)
-        if self.features is None:
+        if not found:
             raise ValueError(f"layer {self.layer!r} did not run during the forward pass")
         for module in forgotten:
             self.memory.pop(module, None)
         self.forget_inner_modules()
+        return found[0]
 
     def forget_inner_modules(self) -> None:
         """Keep only the outermost modules: what runs inside them is skipped with them."""

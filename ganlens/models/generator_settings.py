@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from inspect import Parameter, signature
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from ganlens.arguments import close_match
 from ganlens.models.latents import check_label, check_labels, check_truncation, scattered, titled
+from ganlens.models.layers import Layers
 
 Self = TypeVar("Self", bound="Choices")
 
@@ -20,12 +21,16 @@ class Choices:
     net: nn.Module
     name: str
     z_dim: int
-    layers: dict
-    device: torch.device
+    layers: Layers
     classes: int | None
     inputs: Callable | None
     _defaults: dict[str, Any]
     _settings: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
 
     @property
     def settings(self) -> dict:
@@ -103,7 +108,7 @@ class Choices:
                 raise ValueError(f"{self.name} has no {what}{rest}; leave {name} away")
             raise ValueError(close_match("setting", name, list(self._settings), self.name))
         if name == "label":
-            return check_label(value, self.classes)
+            return check_label(value, cast(int, self.classes))  # known where labels are a setting
         return check_truncation(value)
 
     def labels(self, z: torch.Tensor) -> torch.Tensor | None:
@@ -127,7 +132,7 @@ class Choices:
         if self.inputs is not None:
             found = self.inputs(z, labels)
             return tuple(found) if isinstance(found, tuple | list) else (found,)
-        arguments = (z,) if labels is None else (z, labels)
+        arguments: tuple = (z,) if labels is None else (z, labels)
         if "truncation" in self._settings:
             arguments = (z, labels, self._settings["truncation"])
         return arguments

@@ -67,14 +67,16 @@ def check_label(value, classes: int) -> int | None:
     """A class as an int, or None for one by seed; ValueError if it is none of them."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < classes:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not 0 <= value < classes:
         raise ValueError(f"label {value!r}: this generator has classes 0 … {classes - 1}; None is one for each seed")
     return int(value)
 
 
 def check_truncation(value) -> float:
     """Psi as a float; ValueError if it is outside [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not 0 <= value <= 1:
         raise ValueError(f"truncation {value!r} is outside [0, 1]; 1 is none, 0.7 is usual")
     return float(value)
 

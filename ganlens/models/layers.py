@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from ganlens.models.editing import maps_of
 Shape = tuple[int, int, int]
 
 
-class Layers(dict):
+class Layers(dict[str, Shape]):
     """Layer names and shapes (U, H, W), in the order of the pass.
 
     Listed are feature maps. Vectors (N, U), such as the styles of StyleGAN2, are not listed, so that tables stay
@@ -65,7 +66,7 @@ class Layers(dict):
 
 def discover(
     net: nn.Module, run: Callable, n: int, owner: str, names: Sequence[str] | None = None, more: Sequence[str] = ()
-) -> tuple[Layers, object]:
+) -> tuple[Layers, Any]:
     """Run a network once and note which modules yield feature maps.
 
     Parameters
@@ -92,14 +93,15 @@ def discover(
     for name in (*(names or ()), *more):
         if not isinstance(name, str) or name not in modules:
             raise ValueError(close_match("layer", name, list(modules), owner))
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     runs: Counter[str] = Counter()
 
     def note(name: str, output) -> None:
         runs[name] += 1
         maps = maps_of(output)
         if maps is not None and len(maps) == n:
-            shapes.setdefault(name, tuple(maps.shape[1:]))
+            _, units, height, width = maps.shape
+            shapes.setdefault(name, (units, height, width))
             if maps is not output and isinstance(output, torch.Tensor):
                 flat.add(name)
 

@@ -84,11 +84,11 @@ class Folder:
         if self.files[0].parent == self.root:  # no subfolders
             return np.full(len(self), -1), classes
         found = sorted({*parents})
-        for name in found if classes is not None else ():
-            if name not in classes:
-                raise ValueError(close_match("class", name, list(classes), "classes=[…]") + f"; {self.root} does")
-        classes = found if classes is None else list(classes)
-        return np.array([classes.index(name) for name in parents]), classes
+        names = found if classes is None else list(classes)
+        for name in found:
+            if name not in names:
+                raise ValueError(close_match("class", name, names, "classes=[…]") + f"; {self.root} does")
+        return np.array([names.index(name) for name in parents]), names
 
     @property
     def digest(self) -> str:

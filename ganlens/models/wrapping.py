@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, signature
 from types import FunctionType, MethodType
+from typing import cast
 
 import torch
 from torch import nn
@@ -87,7 +88,7 @@ def between(inputs: Callable | None, output: str | Callable | None, call: "Call"
     if callable(output):
         said.append(f"output {code_of(output)}")
     else:
-        path, turned, kind = finish.args
+        path, turned, kind = cast(partial, finish).args  # of `finish_of`
         said += [f"output {path} {turned} {kind}"] if path or turned or kind not in ("[-1,1]", None) else []
     return "; ".join(said)
 
@@ -274,7 +275,7 @@ def finish_of(call: Call, again, output: str | Callable | None, name: str) -> tu
     values = values.movedim(3, 1) if turned else values
     told = f"output{path}" if path else "its output"
     said = [f"  images: {told}, {tuple(x.shape[1:])}" + (", colours last" if turned else "")]
-    known = call.steps.ranges.get(id(x))
+    known = call.steps.ranges.get(id(x)) if call.steps else None
     if output is None and values.shape[1] not in (1, 3):
         said.append(f"  {values.shape[1]} channels, as they are; pictures show the strongest one by a colour")
         return partial(finished, path, turned, None), said

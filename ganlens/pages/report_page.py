@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -56,7 +57,8 @@ def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Calla
     """
     several = len(parts) > 1
     title = f"What the units of {listed(parts)} draw"
-    body, last = [header(title, parts)], [further(results), again(parts, files), cite()]
+    body: list[Markup | None] = [header(title, parts)]
+    last = [further(results), again(parts, files), cite()]
     if several:
         contents = [h("li", h("a", name, href=f"#part-{i}")) for i, name in enumerate(parts)]
         body.append(h("nav", h("ul", *contents), aria_label="Layers"))
@@ -276,7 +278,7 @@ def further(results: Sequence) -> Markup | None:
     return h("section", h("h2", "Further results"), *shown)
 
 
-def result_parts(result: object, name: str) -> list[Markup]:
+def result_parts(result: Any, name: str) -> list[Markup]:
     """Figure and words of one result."""
     several = isinstance(result, Mapping) and len(result) and all(isinstance(e, Effect) for e in result.values())
     draw = words = None

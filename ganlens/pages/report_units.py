@@ -72,9 +72,9 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
         content, style, value = cells[head]
         known = value is not None and np.isfinite(value)
         entries.append(h("td", content, class_=style, data_head=head, data_v=f"{value:.6g}" if known else None))
-    attributes = {"data_concept": f"{concept.name}:{concept.category}", "data_category": concept.category}
-    attributes |= {"data_flags": " ".join(marks) or None, "class_": None if label.interpretable else "vague"}
-    return h("tr", h("th", label.unit, scope="row", class_="number", data_v=label.unit), *entries, **attributes)
+    about = {"data_concept": f"{concept.name}:{concept.category}", "data_category": concept.category}
+    state = {"data_flags": " ".join(marks) or None, "class_": None if label.interpretable else "vague"}
+    return h("tr", h("th", label.unit, scope="row", class_="number", data_v=label.unit), *entries, **about, **state)
 
 
 def removed(D: Dissection, label: UnitLabel) -> float:

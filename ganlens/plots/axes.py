@@ -19,7 +19,7 @@ def set_title(ax: Axes, text: str, pad: float = 6) -> None:
 def add_key(ax: Axes, key: Sequence[Patch], columns: int, **place) -> None:
     """A key of colours, ``columns`` side by side, where `matplotlib.axes.Axes.legend` would put it."""
     small = {"handlelength": 1, "handleheight": 1, "columnspacing": 1.4, "borderaxespad": 0.3, "borderpad": 0.3}
-    ax.legend(handles=key, ncols=columns, frameon=False, fontsize=9, labelcolor=INK, **small, **place)
+    ax.legend(handles=key, ncols=columns, frameon=False, fontsize=9, labelcolor=INK, **(place | small))
 
 
 def short_names(concepts: Iterable[Concept], longest: int = 24) -> list[str]:

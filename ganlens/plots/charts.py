@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -112,7 +113,7 @@ def iou_matrix(D: Dissection, units: Sequence[int] | None = None, ax: Axes | Non
     best = {unit: D.concepts.index(D.labels[unit].concept) for unit in units}
     units = sorted(units, key=lambda unit: (best[unit], -D.labels[unit].iou))
     drawn = np.bincount(list(best.values()), minlength=len(D.concepts)) + D.iou[units].max(0)
-    shown = np.sort(np.argsort(-drawn, kind="stable")[:MOST_CONCEPTS])
+    shown = np.sort(np.argsort(-drawn, kind="stable")[:MOST_CONCEPTS]).tolist()
     names = short_names(D.concepts)
     below = 0.075 * max(len(names[c]) for c in shown)
     ax = ax or new_axes(np.clip(2 + 0.36 * len(shown), 5, WIDTH), below + np.clip(0.6 + 0.17 * len(units), 1.6, 7.4))
@@ -150,7 +151,7 @@ def effect_bars(effect: Effect, limit: int = 20, ax: Axes | None = None) -> Axes
     ax = ax or new_axes(7.5, 1.3 + 0.27 * len(shown))
     ax.barh(rows, removed.clip(-1, 1), 0.66, color=[COLORS[0] if c == target else FAINT for c in shown])
     ax.hlines(rows, low.clip(-1, 1), high.clip(-1, 1), INK, lw=1.2)
-    dots = {"edgecolors": "white", "lw": 0.6, "zorder": 3}
+    dots: dict[str, Any] = {"edgecolors": "white", "lw": 0.6, "zorder": 3}
     ax.scatter(random.clip(-1, 1), np.tile(rows, (len(random), 1)), 20, GREY, **dots)  # (R, shown)
     beyond = rows[removed < -1]
     ax.plot(np.full(len(beyond), -1), beyond, "<", color=INK, ms=6, clip_on=False, zorder=4)
@@ -214,7 +215,7 @@ def places_by_category(concepts: Sequence[Concept]) -> np.ndarray:
     return np.arange(len(concepts)) + 0.6 * np.cumsum([0, *changes])[: len(concepts)]
 
 
-def plain(ax: Axes, grid: str | None = None) -> None:
+def plain(ax: Axes, grid: Literal["x", "y"] | None = None) -> None:
     """Without frame and ticks; with faint lines behind the numbers of one axis."""
     ax.spines[:].set_visible(False)
     ax.tick_params(labelsize=9, length=0, labelcolor=INK)
@@ -236,9 +237,10 @@ def share_axis(ax: Axes, rows: np.ndarray, shares: np.ndarray) -> None:
     plain(ax, "x")
     ax.axvline(0, color=INK, lw=0.8)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    options = {"transform": ax.get_yaxis_transform(), "va": "center_baseline", "ha": "right", "size": 9, "color": INK}
+    options: dict[str, Any] = {"va": "center_baseline", "ha": "right", "size": 9, "color": INK}
     for row, share in zip(rows, shares, strict=True):
-        ax.text(1.09, row, f"{share:.0%}".replace("-", "−"), **options)
+        text = f"{share:.0%}".replace("-", "−")
+        ax.text(1.09, row, text, transform=ax.get_yaxis_transform(), **options)
 
 
 def add_category_key(ax: Axes, concepts: Iterable[Concept], colors: Mapping[str, str]) -> float:
@@ -273,7 +275,7 @@ def add_heat_map(ax: Axes, values: np.ndarray, name: str) -> None:
     plain(ax)
 
 
-def name_columns(ax: Axes, places: Sequence[float], names: Sequence[str]) -> None:
+def name_columns(ax: Axes, places: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
     """Names below columns, upright where the columns are narrower than the names."""
     letters = max((len(line) for name in names for line in name.split("\n")), default=0)
     room = ax.bbox.width / ax.figure.dpi / max(len(names), 1)

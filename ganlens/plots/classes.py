@@ -1,6 +1,7 @@
 """Figures of classifiers: how well classes are told apart without some units."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,10 +70,11 @@ def class_bars(result: ClassAccuracy, limit: int = 20, ax: Axes | None = None) -
 
 def write_column(ax: Axes, place: float, head: str, texts: Sequence[str]) -> None:
     """Texts beside the rows that end so many points right of the Axes, and a word above them."""
+    where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+    where |= {"ha": "right", "size": 9, "annotation_clip": False}
     for row, text in zip((-0.6, *range(len(texts))), (head, *texts), strict=True):
         top = row < 0
-        style = {"ha": "right", "va": "bottom" if top else "center", "color": GREY if top else INK, "size": 9}
-        where = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+        style: dict[str, Any] = {"va": "bottom", "color": GREY} if top else {"va": "center", "color": INK}
         ax.annotate(text, (1, row), (place, 3 if top else 0), **where, **style)
 
 

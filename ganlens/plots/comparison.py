@@ -1,6 +1,7 @@
 """Figures of dissections side by side, of matched units, and of what a generator draws too little or too much."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -166,10 +167,10 @@ def area_bars(F: SegmentationDistance, limit: int = 30, ax: Axes | None = None) 
     names = short_names(F.concepts)
     ax.set_yticks(rows, [names[c] for c in shown], size=9)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}".replace("-", "−").replace("+0%", "0")))
-    place = {"xycoords": ax.get_yaxis_transform(), "xytext": (86, 0), "textcoords": "offset points"}
-    options = {"va": "center_baseline", "ha": "right", "size": 9, "color": INK, "annotation_clip": False}
+    place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "xytext": (86, 0), "textcoords": "offset points"}
+    options: dict[str, Any] = {"va": "center_baseline", "ha": "right", "size": 9, "color": INK}
     for row, c in zip(rows, shown, strict=True):
-        ax.annotate(f"{a[c]:.1f} / {b[c]:.1f} %", (1, row), **place, **options)
+        ax.annotate(f"{a[c]:.1f} / {b[c]:.1f} %", (1, row), annotation_clip=False, **place, **options)
     first, second = F.names
     text = f"area in {first}, less or more than in {second}; on the right: percent of all pixels in both"
     images = f"{len(F.a):,} and {len(F.b):,} images; lines: {CONFIDENCE:.0%} interval"

@@ -1,6 +1,7 @@
 """Figures of where a concept can go: by what was there before, and as a map over images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -102,7 +103,8 @@ def bars_title(context: Context, left: int) -> str:
 
 def add_column(ax: Axes, place: float, name: str, texts: Sequence[str], color: str) -> None:
     """Texts that end ``place`` points right of the Axes, one in each row, and their name above them."""
-    options = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "color": color}
+    options: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+    options |= {"ha": "right", "color": color}
     ax.annotate(name, (1, -0.75), (place, 0), va="bottom", size=8, **options)
     for row, text in enumerate(texts):
         ax.annotate(text, (1, row), (place, 0), va="center_baseline", size=9, **options)

@@ -1,6 +1,7 @@
 """Figures of causes: what rankings of units remove, and which units match without cause."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -136,14 +137,15 @@ def name_ends(ax: Axes, effects: Mapping[str, Effect], target: int) -> None:
     """Beside the end of each line its name, its share and the change of everything else, in the order of the lines."""
     ends = {name: effect.removed[target] for name, effect in effects.items()}
     low, high = ax.get_ylim()
-    apart, places = (high - low) * 15 / (72 * ax.bbox.height / ax.figure.dpi), {}
-    for name in sorted(ends, key=ends.get):
+    apart = (high - low) * 15 / (72 * ax.bbox.height / ax.figure.dpi)
+    places: dict[str, float] = {}
+    for name in sorted(ends, key=lambda name: ends[name]):
         places[name] = max(ends[name], max(places.values(), default=-np.inf) + apart)
     ax.set_ylim(low, max(high, max(places.values()) + apart / 2))
     last = max(sizes_of(effect)[-1] for effect in effects.values())
     for place, (name, effect) in enumerate(effects.items()):
         others = "" if effect.changed is None else f", {effect.elsewhere:.0%} of the rest"
-        style = {"size": 9, "color": INK, "va": "center"}
+        style: dict[str, Any] = {"size": 9, "color": INK, "va": "center"}
         ax.text(last * 1.07, places[name], f"{name}: {ends[name]:.0%}{others}".replace("-", "−"), **style)
         ax.plot(last * 1.045, places[name], MARKERS[place % len(MARKERS)], color=COLORS[place % len(COLORS)], ms=5)
     ax.set_xlim(-0.02 * last, last * 1.5)

@@ -1,13 +1,16 @@
 """Figures of pictures: sheets in which every picture has its place, its label and its pixels."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from ganlens.dissection.result import Dissection
 from ganlens.images import as_pictures, colorize, enlarge, outline, palette, resize
@@ -227,7 +230,7 @@ def sheet(sets, columns: int, labels=(), titles=None, key=(), note: str = "", ax
     if titles is not None and len(titles) != count:
         raise ValueError(f"{len(titles)} titles for {count} images: expected as many")
     columns, fitted = min(columns, count), ax is None
-    ax = plt.figure().add_subplot() if fitted else ax
+    ax = plt.figure().add_subplot() if ax is None else ax
     dot = ax.figure.dpi / 100
     height, width = np.multiply(size, scale_of(ax, fitted, columns, size[1], 1.6 if labels else 0))
     gap, y = 4 * dot, 0.0
@@ -272,7 +275,7 @@ def shorten(text: Text, room: float) -> None:
 
 def add_label(ax: Axes, y: float, name: str, detail: str = "", color: str = INK) -> None:
     """A name and, smaller and below it, a detail, left of the Axes at height ``y``."""
-    options = {"textcoords": "offset points", "ha": "right", "annotation_clip": False}
+    options: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "annotation_clip": False}
     ax.annotate(name, (0, y), (-8, 0), va="bottom" if detail else "center", size=10, color=color, **options)
     ax.annotate(detail, (0, y), (-8, -2), va="top", size=8, color=GREY, **options)
 
@@ -283,7 +286,7 @@ def finish(ax: Axes, width: float, height: float, key: Sequence[Patch], note: st
     ax.axis("off")
     set_title(ax, note)
     if key:
-        each = max(len(patch.get_label()) for patch in key) * 6 + 44
+        each = max(len(str(patch.get_label())) for patch in key) * 6 + 44
         rows = -(-len(key) // max(1, int(100 * width / ax.figure.dpi / each)))
         add_key(ax, key, -(-len(key) // rows), loc="upper left", bbox_to_anchor=(0, 0))
     if fitted:
@@ -293,10 +296,10 @@ def finish(ax: Axes, width: float, height: float, key: Sequence[Patch], note: st
 
 def fit(ax: Axes, width: float, height: float, pad: float = 8) -> None:
     """Give the Axes this size in pixels of the screen, and the figure the room that the texts around it need."""
-    figure = ax.figure
+    figure = cast(Figure, ax.figure)  # no part of another one
     figure.set_size_inches(width / figure.dpi, height / figure.dpi)
     ax.set_position((0, 0, 1, 1))
-    box = ax.get_tightbbox()
+    box = cast(Bbox, ax.get_tightbbox())  # whatever is visible has one
     left, bottom = np.ceil((pad - min(box.x0, 0), pad - min(box.y0, 0)))
     across, up = np.ceil((left + max(box.x1, width) + pad, bottom + max(box.y1, height) + pad))
     figure.set_size_inches(across / figure.dpi, up / figure.dpi)

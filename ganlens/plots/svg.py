@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,7 +11,7 @@ import numpy as np
 
 from ganlens.plots.axes import INK
 
-SETTINGS = {"svg.fonttype": "path", "text.parse_math": False}
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "path", "text.parse_math": False}  # matplotlib has a type of its own
 PAGE = {
     INK: "currentColor",
     "#000000": "currentColor",
@@ -60,6 +61,6 @@ def for_page(text: str, name: str) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for color, own in PAGE.items():
         text = re.sub(rf"(fill|stroke): {color}(?=[;\"])", rf"\1: {own}", text, flags=re.IGNORECASE)
-    width, height = (float(number) for number in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups())
+    width, height = map(float, re.findall(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)[0])
     own = f'width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}" fill="currentColor" stroke-linejoin="round"'
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', own, text, count=1)

@@ -84,8 +84,8 @@ def noise_bank(side):
         (np.hypot(fy * 0.35, fx * 1.6), 5, 1.7),
     )
     tiles = [np.tile(spectral_noise(rng, *s), (2, 2)) for s in spectra for _ in range(VARIANTS)]
-    tiles = [Image.fromarray(tile).resize((2 * side, 2 * side), Image.Resampling.BICUBIC) for tile in tiles]
-    return np.stack(tiles).reshape(-1, VARIANTS, 2 * side, 2 * side)
+    scaled = [Image.fromarray(tile).resize((2 * side, 2 * side), Image.Resampling.BICUBIC) for tile in tiles]
+    return np.stack([np.asarray(tile) for tile in scaled]).reshape(-1, VARIANTS, 2 * side, 2 * side)
 
 
 def spectral_noise(rng, radius, low, slope):

@@ -31,7 +31,7 @@ class Mood(NamedTuple):
 
 
 def mood(codes, *tint):
-    return Mood(*colours(codes), np.array(tint, np.float32).reshape(3, 1, 1))
+    return Mood._make([*colours(codes), np.array(tint, np.float32).reshape(3, 1, 1)])
 
 
 MOODS = (

@@ -64,19 +64,19 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     >>> [str(concept) for concept in S.concepts[:3]]
     ['sky', 'cloud', 'sun']
     """
-    name = os.fspath(check_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
+    source = os.fspath(check_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
     known = known_segmenters()
-    if name in known:
-        return known[name].load(name, **options)
-    if os.path.exists(name):
-        return load_network(name, options)
-    if "+" in name and not options:
+    if source in known:
+        return known[source].load(source, **options)
+    if os.path.exists(source):
+        return load_network(source, options)
+    if "+" in source and not options:
         from ganlens.segmenters.union import UnionSegmenter
 
-        return UnionSegmenter(*(load_segmenter(part.strip()) for part in name.split("+")))
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        return load_network(name, options)
-    raise ValueError(close_match("segmenter", name, list(list_segmenters()), "ganlens") + ", model ids and folders")
+        return UnionSegmenter(*(load_segmenter(part.strip()) for part in source.split("+")))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
+        return load_network(source, options)
+    raise ValueError(close_match("segmenter", source, list(list_segmenters()), "ganlens") + ", model ids and folders")
 
 
 def load_network(source: str, options: dict) -> Segmenter:

@@ -121,7 +121,8 @@ class FunctionSegmenter(Segmenter):
     def __init__(self, function: Callable, concepts: Sequence, name: str | None = None):
         self.function = function
         self.concepts = as_concepts(concepts)
-        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        usual: str = getattr(function, "__qualname__", type(function).__name__)
+        self.name = name or usual
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         result = self.result(images)
@@ -150,12 +151,12 @@ class FunctionSegmenter(Segmenter):
 
 def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Concept, ...]:
     """Vocabulary of names and (name, category) pairs; an error if it is empty or lists a concept twice."""
-    concepts = tuple(map(as_concept, as_list("concepts", concepts, "names, for example ['tree', 'sky']")))
-    if not concepts:
+    found = tuple(map(as_concept, as_list("concepts", concepts, "names, for example ['tree', 'sky']")))
+    if not found:
         raise ValueError("no concepts given: name at least one, for example ['tree']")
-    if len(set(concepts)) < len(concepts):
+    if len(set(found)) < len(found):
         raise ValueError("a concept is listed twice; (name, category) pairs must differ")
-    return concepts
+    return found
 
 
 def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: str) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -131,7 +132,8 @@ class Preparation:
             if self.longest:
                 short = min(short, round(self.longest * min(y, x) / max(y, x)))
             height, width = (short, int(short * x / y)) if y <= x else (int(short * y / x), short)
-        return tuple(math.ceil(side / self.multiple) * self.multiple for side in (height, width))
+        height, width = (math.ceil(side / self.multiple) * self.multiple for side in (height, width))
+        return height, width
 
 
 class HuggingFaceSegmenter(Segmenter):
@@ -353,7 +355,7 @@ def read_processor(source: str, **options) -> dict:
         except OSError:
             continue
         try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+            settings = json.loads(Path(cast(str, path)).read_text(encoding="utf-8"))
             return dict(settings.get("image_processor", settings))
         except (ValueError, AttributeError) as error:
             raise ValueError(f"{name} of {source} is damaged: {error}") from error

@@ -69,7 +69,7 @@ class MaskSegmenter(Segmenter):
     def fingerprint(self) -> str:
         hash_ = hashlib.sha256(f"{self.name} {self.concepts} {tuple(self.masks.shape)}".encode())
         for tensor in (self.masks, self.known):
-            hash_.update(tensor.cpu().contiguous().numpy())
+            hash_.update(tensor.cpu().contiguous().numpy().tobytes())
         return hash_.hexdigest()[:16]
 
 

@@ -37,7 +37,7 @@ class SceneUNet(nn.Module):
         self.head = nn.Conv2d(channels[0], concepts, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
+        skips: list[torch.Tensor] = []
         for stage in self.down:
             x = stage(F.max_pool2d(x, 2) if skips else x)
             skips.append(x)
@@ -69,7 +69,7 @@ class SceneSegmenter(Segmenter):
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         self.net = SceneUNet(len(self.concepts)).requires_grad_(False).eval()
         self.net.load_state_dict(weights, strict=False)  # batch counters are not stored
-        self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         self.fingerprint_ = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:

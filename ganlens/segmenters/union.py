@@ -69,7 +69,8 @@ class UnionSegmenter(Segmenter):
 
     def common_size(self, found: list[torch.Tensor]) -> tuple[int, int]:
         """Height and width of the finest of several maps, or the size that was asked for."""
-        return tuple(self.size or max((x.shape[2:] for x in found), key=lambda size: size[0] * size[1]))
+        height, width = self.size or max((x.shape[2:] for x in found), key=lambda size: size[0] * size[1])
+        return height, width
 
     @property
     def fingerprint(self) -> str:

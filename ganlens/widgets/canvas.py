@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import ipywidgets as w
 import numpy as np
@@ -102,9 +103,11 @@ class InterventionCanvas(Panel, w.VBox):
     ):
         Panel.__init__(self, dissections)
         self.easel = Easel(self.D.attached("generator"), self.D.segmenter)
-        self.level = insert(self.layer, [0], level).level
-        self.history, self.copied = History(), None
-        self.image = self.before = None
+        insert(self.layer, [0], level)  # a wrong level is found before anything is painted
+        self.level, self.history = level, History()
+        self.copied: Copy | None = None
+        self.image: np.ndarray | None = None
+        self.before: np.ndarray | None = None
         for name, value in self.generator.settings.items():
             self.set_trait(name, value)
         self.on_levels: dict[str, torch.Tensor] = {}  # by layer, what *add* forces its units to
@@ -206,7 +209,8 @@ class InterventionCanvas(Panel, w.VBox):
     @property
     def shape(self) -> tuple[int, int]:
         """Cells of the layer (H, W)."""
-        return tuple(self.generator.layers[self.layer][1:])
+        _, height, width = self.generator.layers[self.layer]
+        return height, width
 
     def rendered(self) -> tuple[np.ndarray, np.ndarray]:
         """Pictures before and after (Y, X, 3), uint8, at the generator's size; made now if they are not at hand."""
@@ -239,8 +243,8 @@ class InterventionCanvas(Panel, w.VBox):
         if self.layer not in self.on_levels:
             levels, quantile = self.D.levels, self.level.removeprefix("q")
             self.on_levels[self.layer] = levels.mean() if quantile == "mean" else levels.quantile(float(quantile))
-        levels = self.on_levels[self.layer]
-        return insert(self.layer, self.units, levels[list(self.units)].tolist(), region=region, strength=self.strength)
+        on = self.on_levels[self.layer][list(self.units)]
+        return insert(self.layer, self.units, on.tolist(), region=region, strength=self.strength)
 
     def _label(self, mode: str) -> str:
         by_concept = self.concept and self.units == self._units_of(self.concept)
@@ -276,7 +280,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
         self.observe(lambda change: self.show_where(), ["seed", "units", "concept", "layer"])
-        self.observe(lambda change: (self.strip.show(self.seed), self._refresh()), "seed")
+        self.observe(lambda change: self._show_seed(), "seed")
         self.observe(lambda change: self._take_settings(), ["truncation", "label"])
 
     def _receive(self, message: dict) -> None:
@@ -381,6 +385,10 @@ class InterventionCanvas(Panel, w.VBox):
             self.units, self.unit = (), None
         self._choose_units()
 
+    def _show_seed(self) -> None:
+        self.strip.show(self.seed)
+        self._refresh()
+
     def _highlight(self, index: int | None) -> None:
         strokes = self.history.strokes
         self.brush.highlight = strokes[index].cells if index is not None and index < len(strokes) else []
@@ -432,7 +440,8 @@ class InterventionCanvas(Panel, w.VBox):
             self.controls.readout.value = table
 
     def _measure_order(self) -> None:
-        D, concept, order = self.D, self.concept, self.order
+        D, order = self.D, self.order
+        concept = cast(str, self.concept)  # its choice is what asked for this
         try:
             with self.controls.progress(order) as tell:
                 measure_order(D, concept, order, tell)

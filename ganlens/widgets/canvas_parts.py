@@ -89,9 +89,9 @@ class Brush(Part):
     grid = traitlets.Tuple((1, 1)).tag(sync=True)
     radius = traitlets.Float(0.08).tag(sync=True)
     mode = traitlets.Unicode("remove").tag(sync=True)
-    highlight = traitlets.List().tag(sync=True)
+    highlight: traitlets.List = traitlets.List().tag(sync=True)
     clip = traitlets.Dict().tag(sync=True)
-    map = traitlets.List().tag(sync=True)
+    map: traitlets.List = traitlets.List().tag(sync=True)
     before = traitlets.Bytes().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
@@ -102,7 +102,7 @@ class StrokeList(Part):
     """What was painted, with switches."""
 
     _esm = source("common.js", "history.js")
-    rows = traitlets.List().tag(sync=True)
+    rows: traitlets.List = traitlets.List().tag(sync=True)
     hovered = traitlets.Int(None, allow_none=True).tag(sync=True)
 
 
@@ -120,8 +120,8 @@ class SeedStrip(Part):
     """
 
     _esm = source("common.js", "seeds.js")
-    seeds = traitlets.List().tag(sync=True)
-    pictures = traitlets.List().tag(sync=True)
+    seeds: traitlets.List = traitlets.List().tag(sync=True)
+    pictures: traitlets.List = traitlets.List().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
 

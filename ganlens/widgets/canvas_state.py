@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -57,20 +58,16 @@ class Easel:
 
     def readout(self, seed: int, edits: Sequence[Edit], layer: str) -> str:
         """What the image shows, or how edits changed it: HTML."""
-        concepts = self.segmenter.concepts
+        segmenter = cast(Segmenter, self.segmenter)  # nobody asks where there is none
+        concepts = segmenter.concepts
         if self._labels is None or self._labels[0] != seed:
-            self._labels = seed, self.segment(self.renderer.render(seed, layer=layer)[0])
+            self._labels = seed, planes_of(segmenter, self.renderer.render(seed, layer=layer)[0])
         before = self._labels[1]
         if not edits:
             return share_table(before, concepts)
-        after = self.segment(self.renderer.render(seed, edits)[0])
+        after = planes_of(segmenter, self.renderer.render(seed, edits)[0])
         change = change_of(before, after, union(edits, before.shape[1:]), len(concepts))
         return change_table(change, concepts, before[0].size)
-
-    def segment(self, x: torch.Tensor) -> np.ndarray:
-        """Label planes (L, h, w) of an image (1, 3, Y, X)."""
-        with torch.inference_mode():
-            return self.segmenter.labels(x)[0].cpu().numpy()
 
     def most_active(
         self, seed: int, edits: Sequence[Edit], layer: str, region: np.ndarray, levels: Levels, k: int
@@ -82,3 +79,9 @@ class Easel:
         usual, highest = levels.mean(), levels.highest
         activity = ((inside - usual) / (highest - usual)).nan_to_num(0.0)
         return tuple(activity.argsort(descending=True)[:k].tolist())
+
+
+def planes_of(segmenter: Segmenter, x: torch.Tensor) -> np.ndarray:
+    """Label planes (L, h, w) of an image (1, 3, Y, X)."""
+    with torch.inference_mode():
+        return segmenter.labels(x)[0].cpu().numpy()

@@ -72,8 +72,8 @@ class ComparisonView(View):
         super().__init__(self.comparison, concept=first if concept is None else concept)
         self.table = tabulate(self.comparison, best, images)
 
-    def accept(self, dissections: Comparison) -> dict[str, Dissection]:
-        return dissections.dissections
+    def accept(self, dissections: Dissection | Mapping[str, Dissection]) -> dict[str, Dissection]:
+        return self.comparison.dissections
 
     @traitlets.observe("layer")
     def _leave_units(self, change) -> None:

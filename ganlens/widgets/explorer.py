@@ -58,7 +58,7 @@ class Explorer(Panel, w.VBox):
             for trait in ("layer", "unit", "units", "concept", "seed", "edits", "found"):
                 if part.has_trait(trait):
                     traitlets.link((self, trait), (part, trait))
-        self.heatmap.layers = [self.layer]  # the gallery chooses for all
+        self.heatmap.layers = (self.layer,)  # the gallery chooses for all
         self.canvas.controls.layer.layout.display = "none"
         self.gallery.layout = w.Layout(flex="3 1 460px", min_width="0")
         self.heatmap.layout = w.Layout(flex="2 1 340px", min_width="0")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -233,7 +234,7 @@ def known_as(concepts: tuple[Concept, ...]) -> list[str]:
 
 def tabulate(D: Dissection, images: int) -> dict:
     """What the page knows of a layer: numbers and names of its units and concepts."""
-    index = {concept: c for c, concept in enumerate(D.concepts)}
+    index: dict[Concept | None, int] = {concept: c for c, concept in enumerate(D.concepts)}
     generator = D.generator
     height, width = generator.image_shape[1:] if generator else (1, 1)
     return {
@@ -252,8 +253,8 @@ def tabulate(D: Dissection, images: int) -> dict:
 
 def numbers(D: Dissection, unit: int) -> dict:
     """The activation of a unit: its histogram, its threshold, and the share of pixels at which it is on."""
-    threshold = float(D.thresholds[unit])
-    threshold = threshold if np.isfinite(threshold) else None
+    level = float(D.thresholds[unit])
+    threshold = level if np.isfinite(level) else None
     return {"histogram": histogram(D, unit), "threshold": threshold, "on": float(D.achieved[unit])}
 
 
@@ -317,9 +318,8 @@ def cut(text: str, longest: int) -> str:
 
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """The font that matplotlib brings along, which knows more letters than Pillow's own."""
-    try:
-        return ImageFont.truetype(
-            Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size
-        )
-    except (OSError, AttributeError, ImportError):
-        return ImageFont.load_default(size)
+    with suppress(OSError, ImportError):
+        spec = find_spec("matplotlib")
+        if spec and spec.origin:
+            return ImageFont.truetype(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.load_default(size)

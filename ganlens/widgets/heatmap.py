@@ -141,8 +141,9 @@ class IoUHeatmap(View):
         heat = COLORS[np.round(values * (255 / (peak or 1))).astype(int)].repeat(height, 0).repeat(width, 1)
         if self.unit in units:
             frame(heat, units.index(self.unit) // share * height, height, 0)
-        if self._column() in concepts:
-            frame(heat, concepts.index(self._column()) * width, width, 1)
+        column = self._column()
+        if column in concepts:
+            frame(heat, concepts.index(column) * width, width, 1)
         rows = {(i + 0.5) * height / share: str(unit) for i, unit in enumerate(units)}
         if self.order == "concept" and height / share < LINE:
             rows = {y * height / share: text for y, text in group_names([names[c] for c in best]).items()}
@@ -211,7 +212,7 @@ def arrange(table: dict, order: str, interpretable_only: bool, minimum: float, s
     if order == "clustered":
         concepts = [c for c in table["concepts_clustered"] if c in shown]
     units = {
-        "concept": np.lexsort((-value, [concepts.index(c) for c in best])),
+        "concept": np.lexsort((-value, np.array([concepts.index(c) for c in best]))),
         "IoU": np.argsort(-value, kind="stable"),
         "unit": np.arange(len(iou)),
         "clustered": np.array(table["units_clustered"]),

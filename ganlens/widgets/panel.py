@@ -140,7 +140,7 @@ class Panel(traitlets.HasTraits):
         return Image(data=encode(self.picture(), "png"))
 
     def _repr_mimebundle_(self, include=None, exclude=None, **options):
-        bundle = super()._repr_mimebundle_(include=include, exclude=exclude, **options)
+        bundle = super()._repr_mimebundle_(include=include, exclude=exclude, **options)  # type: ignore[misc]
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         if data is None:
             return None
@@ -203,7 +203,7 @@ def enable_in_colab() -> None:
         from google.colab import output
 
         output.enable_custom_widget_manager()
-        enable_in_colab.done = True
+        enable_in_colab.done = True  # type: ignore[attr-defined]
         print("ganlens: switched on Colab's custom widget manager.")
 
 

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from ganlens.arguments import as_list, short_repr
-from ganlens.models.editing import Edit
+from ganlens.models.editing import Edit, insert
 
 DEEPEST = 200  # steps that can be undone
 
@@ -102,7 +102,7 @@ class Copy:
         region = shifted(self.region, down, right)
         if not region.any():
             raise ValueError("nothing of what was copied would lie inside the image; paste nearer to its middle")
-        return Edit(self.layer, self.units, shifted(self.maps, down, right), region=region, strength=strength)
+        return insert(self.layer, self.units, shifted(self.maps, down, right), region=region, strength=strength)
 
     @property
     def outline(self) -> dict:
@@ -112,7 +112,7 @@ class Copy:
         return {"cells": np.flatnonzero(self.region).tolist(), "middle": middle}
 
 
-def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+def region_of(cells: Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) of the cells of given numbers.
 
     Raises
@@ -120,14 +120,14 @@ def region_of(cells: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
     ValueError
         No cell, or a number that the layer has not.
     """
-    cells = as_list("cells", cells, "numbers of cells")
-    if not all(isinstance(cell, Integral) for cell in cells):
-        raise ValueError(f"cells {short_repr(cells)}: expected whole numbers")
-    cells = np.array(cells, object)
-    if not cells.size or cells.min() < 0 or cells.max() >= shape[0] * shape[1]:
-        raise ValueError(f"cells {cells.tolist()[:8]}: expected some of 0 … {shape[0] * shape[1] - 1}")
+    given = as_list("cells", cells, "numbers of cells")
+    if not all(isinstance(cell, Integral) for cell in given):
+        raise ValueError(f"cells {short_repr(given)}: expected whole numbers")
+    numbers = np.array(given, object)
+    if not numbers.size or numbers.min() < 0 or numbers.max() >= shape[0] * shape[1]:
+        raise ValueError(f"cells {numbers.tolist()[:8]}: expected some of 0 … {shape[0] * shape[1] - 1}")
     region = np.zeros(shape)
-    region.flat[cells.astype(int)] = 1
+    region.flat[numbers.astype(int)] = 1
     return region
 
 

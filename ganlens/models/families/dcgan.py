@@ -137,7 +137,7 @@ def chosen(parts: list[Part], start: Start, readings: list[list[Conv]]) -> tuple
         check_maps(FAMILY, sizes(way.convs, start, way.steps))
 
     @cache
-    def measured(number: int, slope: float, law: str) -> tuple[float, float]:
+    def measured(number: int, slope: float, law: str) -> tuple[float, float, float]:
         return mismatch(parts, start, replace(ways[number], slope=slope), law)
 
     best = 0
@@ -334,7 +334,8 @@ def mismatch(
             module = net.get_submodule(name)
             if name in norms:
                 variance = r.transpose(0, 1).flatten(1).var(1)
-                logs.append((variance.clamp(min=1e-12) / module.running_var.clamp(min=1e-12)).log())
+                running = net.get_buffer(f"{name}.running_var")
+                logs.append((variance.clamp(min=1e-12) / running.clamp(min=1e-12)).log())
             r = module(r)
     later = torch.cat(logs[1:]).abs().mean().item() if len(logs) > 1 else 0.0
     ratio = logs[0].mean().exp().item() if logs else math.nan

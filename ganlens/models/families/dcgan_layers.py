@@ -121,7 +121,7 @@ class Conv:
         inputs, outputs = self.shape[:2] if self.transposed else self.shape[1::-1]
         side = self.shape[2]
         if self.transposed:
-            module = nn.ConvTranspose2d(inputs, outputs, side, step[0], step[1], step[2], bias=bias)
+            module: nn.Module = nn.ConvTranspose2d(inputs, outputs, side, step[0], step[1], step[2], bias=bias)
         else:
             module = convolution(inputs, outputs, side, step[1], bias)
         return loaded(module, self.name, tensors)
@@ -151,7 +151,8 @@ def convolutions(parts: list[Part], start: Start) -> list[list[Conv]]:
 
 def convolutions_read(parts: list[Part], start: Start, refine: bool) -> list[Conv]:
     """The convolutions; odd ones that keep the number of channels are transposed unless they ``refine``."""
-    units, found = start.units, []
+    units = start.units
+    found: list[Conv] = []
     for part in parts:
         if part.kind == "conv":
             if units not in part.shape[:2] or part.shape[2] != part.shape[3]:

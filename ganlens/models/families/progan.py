@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ class ProgressiveLayer(Rewritable):
         if self.up:
             r = F.conv_transpose2d(r, self.kernel, bias, stride=2, padding=1)
         else:
-            r = F.conv2d(r, self.kernel, bias, padding=self.scaled.conv.padding)
+            r = F.conv2d(r, self.kernel, bias, padding=cast(tuple, self.scaled.conv.padding))
         return F.leaky_relu(r, 0.2, inplace=True)
 
     def plain(self, r: torch.Tensor) -> torch.Tensor:
@@ -139,7 +140,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         raise CheckpointError(f"closest to {FAMILY}, but it has {count} layers, or a weight that is no convolution")
     z_dim = found[theirs[0]][1] if theirs[0] in found else 0
     units = [found[key][0] if key in found else 0 for key in theirs]
-    wanted = {}
+    wanted: dict[str, tuple[int, ...]] = {}
     for key, inputs, outs, i in zip(theirs, [z_dim, *units], units, range(count + 1), strict=False):
         side = 4 if i == 0 else 1 if i == count else 3
         wanted |= {f"{key}.conv.weight": (outs, inputs, side, side), f"{key}.wscale.b": (outs,)}

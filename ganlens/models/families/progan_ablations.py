@@ -100,7 +100,8 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         raise CheckpointError(f"closest to {FAMILY}, but it has {count} layers, or a weight that is no convolution")
     last = "bias" if kind == "norm" else kind
     units = [shape[0] for shape in shapes]
-    wanted, z_dim = {}, shapes[0][1]
+    z_dim = shapes[0][1]
+    wanted: dict[str, tuple[int, ...]] = {}
     for i, (key, inputs, outs) in enumerate(zip(keys, [z_dim, *units], units, strict=False)):
         side = 4 if i == 0 else 1 if i == count else 3
         own = KINDS[last if i == count else kind]
@@ -119,7 +120,8 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         side, up = (4 if first else 1 if output else 3), i >= 2 and i % 2 == 0 and not output
         normed = everywhere or (first and kind != "norm") or (output and kind == "scale")
         module = Layer(last if output else kind, [z_dim, *units][i], units[i], side, up, normed, linear=output)
-        own = {part: state[f"{key}.{part}"].float() for part in ("conv.weight", *KINDS[last if output else kind])}
-        module.load_state_dict(own, strict=False)  # how often a batch norm was updated is not in all files
+        parts = "conv.weight", *KINDS[last if output else kind]
+        weights = {part: state[f"{key}.{part}"].float() for part in parts}
+        module.load_state_dict(weights, strict=False)  # how often a batch norm was updated is not in all files
         net.add_module(layer, module)
     return Generator(net.requires_grad_(False), z_dim, name or FAMILY, layers=ours)

@@ -1,5 +1,8 @@
 """Networks rewritten for speed: the same function, with constants folded and doubling and convolution in one."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,6 +17,11 @@ class Rewritable(nn.Module):
     Subclasses say ``plain(r)``, and for the faster form ``folded()``, its one weight, and ``rewritten(r)``, which finds
     that weight in ``kernel``. The parameters stay as they are, and with them all names and the fingerprint.
     """
+
+    plain: Callable[[torch.Tensor], torch.Tensor]
+    folded: Callable[[], torch.Tensor]
+    rewritten: Callable[[torch.Tensor], torch.Tensor]
+    kernel: torch.Tensor | Any  # None in the plain form
 
     def __init__(self):
         super().__init__()

@@ -9,6 +9,7 @@ So can the layers of the mapping network, ``mapping.layers.0`` …. Listed are t
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,6 +107,9 @@ class Layer(nn.Module):
         Factor of the output.
     """
 
+    noise: torch.Tensor
+    kernel: torch.Tensor | None
+
     def __init__(
         self, weight, style: Style, bias, noise, kernel=None, scale: float = 1.0, clamp: float | None = None, gain=1.0
     ):
@@ -134,6 +138,7 @@ class Shortcut(nn.Module):
     """Linear map past two layers, doubled; what they yield is added to it (Karras et al., CVPR 2020, figure 7c)."""
 
     gain = 0.5**0.5  # of both, so that the sum is as large as each
+    kernel: torch.Tensor
 
     def __init__(self, weight, kernel):
         super().__init__()
@@ -146,6 +151,8 @@ class Shortcut(nn.Module):
 
 class Paint(nn.Module):
     """Modulated linear map from features to colours, added to ``below`` where that is given."""
+
+    kernel: torch.Tensor
 
     def __init__(self, weight, style: Style, bias, kernel, clamp: float | None = None):
         super().__init__()
@@ -169,6 +176,7 @@ class StyleMapping(nn.Module):
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         x = unit_square(z)
         if self.embed is not None:
+            labels = cast(torch.Tensor, labels)  # a network with an embedding is called with labels
             weights = labels if labels.ndim == 2 else F.one_hot(labels, self.embed.weight.shape[1])
             x = torch.cat([x, unit_square(self.embed(weights.to(z)))], 1)
         return self.layers(x)
@@ -190,6 +198,8 @@ class StyleGenerator(nn.Module):
         sum is taken outside of it.
     """
 
+    mean: torch.Tensor
+
     def __init__(self, mapping, mean, modules: Mapping[str, nn.Module], sums: bool = True):
         super().__init__()
         self.mapping, self.sums = mapping, sums
@@ -200,7 +210,8 @@ class StyleGenerator(nn.Module):
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None, truncation: float = 1.0) -> torch.Tensor:
         w = self.mean + truncation * (self.mapping(z, labels) - self.mean)
-        image = r = past = None
+        r = past = None
+        image: Any = None
         for name in self.names:
             module = self.get_submodule(name)
             if isinstance(module, Constant):
@@ -211,7 +222,7 @@ class StyleGenerator(nn.Module):
                 r = module(r, w)
                 if past is not None and module.kernel is None:
                     r, past = past + r, None
-            else:
+            elif isinstance(module, Paint):
                 below = None if image is None else doubled(image, module.kernel)
                 image = module(r, w, below) if self.sums or below is None else module(r, w) + below
         return image
@@ -223,7 +234,7 @@ def place(root: nn.Module, name: str, module: nn.Module) -> None:
     for folder in folders:
         if folder not in root._modules:
             root.add_module(folder, nn.Module())
-        root = root._modules[folder]
+        root = root.get_submodule(folder)
     root.add_module(last, module)
 
 

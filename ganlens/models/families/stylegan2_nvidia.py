@@ -156,7 +156,7 @@ def expected_shapes(state, dense: list[int], sizes: list[int]) -> dict[str, tupl
     """The tensors that there must be; channels are read from the weights."""
     width = shape(state, f"mapping.fc{dense[-1]}.weight", 2)[0]
     units = shape(state, "synthesis.b4.const", 3)[0]
-    wanted = {"synthesis.b4.const": (units, 4, 4)}
+    wanted: dict[str, tuple[int, ...]] = {"synthesis.b4.const": (units, 4, 4)}
     inputs = shape(state, f"mapping.fc{dense[0]}.weight", 2)[1]
     if "mapping.embed.weight" in state:
         features, classes = shape(state, "mapping.embed.weight", 2)

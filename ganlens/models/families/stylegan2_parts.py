@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 
@@ -9,6 +10,7 @@ from ganlens.models.base import Generator
 from ganlens.models.families import stylegan2
 from ganlens.models.families.stylegan2 import (
     Constant,
+    Dense,
     Layer,
     Shortcut,
     StyleGenerator,
@@ -51,9 +53,9 @@ def square(kernel: torch.Tensor | None) -> torch.Tensor | None:
 
 def finished(mapping: StyleMapping, mean, modules, name: str, sums: bool) -> Generator:
     """Put the parts together; layers are the feature maps and the colours, by name also the styles and the mapping."""
-    first = mapping.layers[0].weight
+    first, last = (cast(Dense, mapping.layers[i]).weight for i in (0, -1))
     z_dim = first.shape[1] - (0 if mapping.embed is None else mapping.embed.weight.shape[0])
-    width = mapping.layers[-1].weight.shape[0]
+    width = last.shape[0]
     if z_dim < 1:
         raise CheckpointError("closest to StyleGAN2, but its mapping network has no place for a latent")
     noisy = [layer for layer in modules.values() if isinstance(layer, Layer)]
@@ -63,7 +65,7 @@ def finished(mapping: StyleMapping, mean, modules, name: str, sums: bool) -> Gen
     if tuple(mean.shape) != (width,):
         raise CheckpointError(f"closest to StyleGAN2, but the mean latent has shape {tuple(mean.shape)}")
     net = StyleGenerator(mapping, mean, modules, sums).requires_grad_(False)
-    net.to(memory_format=torch.channels_last)  # a third faster
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
     maps = [key for key in modules if not isinstance(modules[key], Constant)]
     vectors = [f"mapping.layers.{i}" for i in range(len(mapping.layers))]
     vectors += [f"{key}.style" for key in maps if not isinstance(modules[key], Shortcut)]

@@ -101,7 +101,7 @@ def expected_shapes(state, dense: list[int], layers: list[str], paints: list[str
     """The tensors that there must be; channels are read from the weights."""
     width = shape(state, f"style.{dense[0]}.weight", 2)[0]
     inputs = shape(state, "input.input", 4)[1]
-    wanted = {"input.input": (1, inputs, 4, 4)}
+    wanted: dict[str, tuple[int, ...]] = {"input.input": (1, inputs, 4, 4)}
     for i in dense:
         wanted |= {f"style.{i}.weight": (width, width), f"style.{i}.bias": (width,)}
     for i, key in enumerate(layers):

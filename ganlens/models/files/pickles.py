@@ -176,6 +176,12 @@ class Machine:
             raise CheckpointError("it is no pickle, or damaged: no list to append to")
         target.extend(map(self.hashable, values) if isinstance(target, Set) else values)
 
+    def push_dict(self) -> None:
+        """A dict of all keys and values since the last mark."""
+        values = self.pop_marked()
+        self.push({})
+        self.set_items(values)
+
     def set_items(self, values: list) -> None:
         target = self.top()
         if isinstance(target, Inert):
@@ -254,7 +260,7 @@ class Set(list):
     """A set, whose order and uniqueness nobody needs here."""
 
 
-STEPS: dict[bytes, Callable[[Machine], None]] = {
+STEPS: dict[bytes, Callable[[Machine], object]] = {
     b"\x80": Machine.expect_protocol,
     b"\x95": lambda m: m.take(8),  # the length of a frame
     b"(": lambda m: m.marks.append(len(m.stack)),
@@ -296,7 +302,7 @@ STEPS: dict[bytes, Callable[[Machine], None]] = {
     b"\x86": lambda m: m.push(m.pop_last(2)),
     b"\x87": lambda m: m.push(m.pop_last(3)),
     b"l": lambda m: m.push(m.pop_marked()),
-    b"d": lambda m: (values := m.pop_marked(), m.push({}), m.set_items(values)),
+    b"d": Machine.push_dict,
     b"\x91": lambda m: m.push(tuple(m.pop_marked())),
     b"a": lambda m: m.append([m.pop()]),
     b"e": lambda m: m.append(m.pop_marked()),

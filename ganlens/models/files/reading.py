@@ -32,7 +32,8 @@ class Storages:
     """The storages of one container, by their keys."""
 
     def __init__(self, source: Callable[[str], memoryview] | None = None):
-        self.source, self.known = source, {}
+        self.source = source
+        self.known: dict[str, Storage] = {}
 
     def find(self, reference) -> Storage:
         """The storage that a persistent id ``("storage", type, key, location, numel)`` names."""
@@ -137,7 +138,7 @@ def nested(limits: Limits) -> dict[str, Callable]:
     """The builder of storages that are legacy torch files of their own; inside of them it is not known."""
 
     def load(raw):
-        if not isinstance(raw, bytes | bytearray):
+        if not isinstance(raw, bytes):
             raise CheckpointError("a storage is stored in an unknown way")
         first = Machine(raw, 0, {}, INERT, limits)
         if first.run() != MAGIC:
