@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from ganlens.files import write_atomically
-from ganlens.images import data_uri
 from ganlens.markup import Markup, h
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line makes tables of text, and shall start without numpy
+    import numpy as np
     import pandas
 
 CELL = "text-align:left;padding:2px 10px;color:inherit"
@@ -77,9 +75,11 @@ def text_table(rows: Sequence[Mapping]) -> str:
 
 
 def html_table(
-    title: str, columns: Mapping[str, Sequence[str]], pictures: Sequence[np.ndarray] | None = None, caption: str = ""
+    title: str, columns: Mapping[str, Sequence[str]], pictures: "Sequence[np.ndarray] | None" = None, caption: str = ""
 ) -> Markup:
     """A table with one picture per row, readable on light and dark pages, without scripts."""
+    from ganlens.images import data_uri
+
     rows = [h("tr", *(h("th", head, style=CELL) for head in [*columns, *([] if pictures is None else [caption])]))]
     for i, row in enumerate(zip(*columns.values(), strict=True)):
         cells = [h("td", value, style=CELL) for value in row]

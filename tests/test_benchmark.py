@@ -29,6 +29,7 @@ def test_ratios_are_taken_round_by_round():
     assert rows == [{"case": "a", "ms_per_image": 40, "ratio": 1}, {"case": "b", "ms_per_image": 60, "ratio": 1.5}]
 
 
+@pytest.mark.slow
 def test_dissection(threads):
     threads(2)
     alone, *others = measure("dissection", 24, 1, progress=False)
@@ -40,6 +41,7 @@ def test_dissection(threads):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_causal(D):
     rows = causal_rows(D, "tree", seen=1, count=2, steps=2, rounds=1, progress=False, n=16)
     assert [row["case"] for row in rows] == ["context, 1 images", "unit_effects, 2 units", "optimize_units, 2 steps"]
@@ -54,11 +56,13 @@ def test_networks():
     assert rows[0]["ratio"] == 1
 
 
+@pytest.mark.slow
 def test_shards():
     rows = measure("shards", 80, 1, progress=False)
     assert [row["case"] for row in rows] == ["1 process", "2 processes"]
 
 
+@pytest.mark.slow
 def test_memory():
     """In megabytes: torch alone takes more than a hundred, and no small process takes a hundred thousand."""
     rows = measure("memory", 8, progress=False)

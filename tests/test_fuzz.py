@@ -4,11 +4,14 @@
 always the same, for a given number of them and release of hypothesis.
 """
 
+import dataclasses
+import functools
 import json
 import os
 import re
 import sys
 import warnings
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -34,20 +37,39 @@ SMALL = st.integers(1, 6)
 DOCUMENTED = re.compile("given; expected|expected a Dissection|gives labels only")  # the TypeErrors that are meant
 
 
-def fuzzed(few: int = 25, **strategies):
-    """Run a test with examples of these arguments, always the same ones."""
+def fuzzed(few: int = 25, never: Collection[str] | None = (), **strategies):
+    """Run a test with examples of these arguments, always the same ones.
+
+    Every function that the test calls must accept some example, but those in ``never``; None asks nothing.
+    """
     quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
     chosen = settings(
         max_examples=EXAMPLES or few, deadline=None, derandomize=True, database=None, suppress_health_check=quiet
     )
-    return lambda test: chosen(given(**strategies)(test))
+
+    def decorate(test):
+        tried = chosen(given(**strategies)(test))
+
+        @functools.wraps(tried)
+        def run(*fixtures, **named):
+            CALLED.clear(), ACCEPTED.clear()
+            tried(*fixtures, **named)
+            assert never is None or set(never) == CALLED - ACCEPTED, "these accepted no example, or now do"
+
+        return run
+
+    return decorate
 
 
 # ---- the law
 
+CALLED, ACCEPTED = set(), set()  # names of the functions that were fuzzed in a test, and that took an example
+
 
 def refused(function, *arguments, **options) -> bool:
     """Whether a call was refused with an error that may be; every other error, and every warning, is a failure."""
+    name = getattr(function, "__qualname__", repr(function))
+    CALLED.add(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -59,6 +81,7 @@ def refused(function, *arguments, **options) -> bool:
                 raise
             said = error
         else:
+            ACCEPTED.add(name)
             return False
     assert len(str(said)) > 8
     return True
@@ -99,6 +122,7 @@ def lab():
 # ---- edits and recipes
 
 
+EDIT_OF_LAYER = gl.ablate("layer", [0])
 EDIT = {"layer": "layer", "units": [1, 2], "region": None, "strength": 1.0}
 REGIONS = st.one_of(any_.ARRAYS, any_.BROKEN, any_.TENSORS, st.just(np.eye(8)), st.just(np.eye(8).tolist()))
 UNITS = st.one_of(st.lists(st.integers(-1, 9), max_size=4), any_.ARRAYS, any_.TENSORS, st.just([[0], [1, 2]]))
@@ -163,6 +187,7 @@ def test_recipe_from_json(lab, text):
         recipe = Recipe.from_json(text)
         assert Recipe.from_json(recipe.to_json()) == recipe
         refused(recipe.check, lab.G)
+    assert not refused(Recipe.of(lab.G, 3, EDIT_OF_LAYER).check, lab.G)
 
 
 @fuzzed(60, seed=any_.ANYTHING, edits=any_.ANYTHING, generator=st.none() | any_.ANYTHING)
@@ -171,7 +196,8 @@ def test_recipe_of_and_replay(lab, seed, edits, generator):
     refused(Recipe.of, lab.G, 3, edits)
     refused(Recipe.of, generator, 3)
     refused(gl.replay, edits, lab.G)
-    refused(gl.replay, Recipe.of(lab.G, 1, gl.ablate("layer", [0])), "scenes" if generator is None else generator)
+    refused(gl.replay, Recipe.of(lab.G, 1, EDIT_OF_LAYER), "scenes" if generator is None else generator)
+    assert not refused(gl.replay, Recipe.of(lab.G, 1, EDIT_OF_LAYER), lab.G)
     lab.check()
 
 
@@ -185,7 +211,8 @@ SEEDS = st.one_of(
 )
 
 
-@fuzzed(80, seeds=SEEDS | any_.ANYTHING, other=any_.ANYTHING, labels=any_.TENSORS | any_.ANYTHING)
+# the generator has neither classes nor truncation
+@fuzzed(80, ["Choices.variant"], seeds=SEEDS | any_.ANYTHING, other=any_.ANYTHING, labels=any_.TENSORS | any_.ANYTHING)
 def test_generate(lab, seeds, other, labels):
     refused(lab.G.latents, seeds)
     refused(lab.G.generate, seeds)
@@ -198,10 +225,19 @@ def test_generate(lab, seeds, other, labels):
     refused(lab.G.variant, label=other)
     refused(lab.G.variant, truncation=other)
     refused(lab.G.check_edit, other)
+    assert not refused(lab.G.forward, lab.G.latents([0, 1]))
+    assert not refused(lab.G.check_edit, EDIT_OF_LAYER)
     lab.check()
 
 
-@fuzzed(80, features=any_.TENSORS | any_.ANYTHING, good=st.sampled_from(any_.TYPES), other=any_.ANYTHING)
+# what lies behind the layer reads the latent too, which only `opened` remembers
+@fuzzed(
+    80,
+    ["Generator.resume"],
+    features=any_.TENSORS | any_.ANYTHING,
+    good=st.sampled_from(any_.TYPES),
+    other=any_.ANYTHING,
+)
 def test_resume(lab, features, good, other):
     opened = lab.G.open("layer", [0, 1])
     for some in (features, opened.features.to(good), opened.features[:0], opened.features * torch.nan):
@@ -300,6 +336,8 @@ def test_dissection_load_of_damaged_bytes(lab, tmp_path, data):
     end = data.draw(st.just(len(content)) | st.integers(0, len(content)))
     (tmp_path / "bad.npz").write_bytes(content[:end])
     refused(loaded_and_used, lab, tmp_path / "bad.npz")
+    assert not refused(loaded_and_used, lab, tmp_path / "good.npz")
+    assert not refused(Dissection.load, tmp_path / "good.npz")
     refused(Dissection.load, data.draw(any_.ANYTHING))
 
 
@@ -324,6 +362,7 @@ def test_classifier(signs, options, other, name):
     refused(gl.class_accuracy, C, name, n=4, progress=False)
     refused(gl.important_units, D, "red", progress=False, **other)
     refused(gl.important_units, D, name, n=4, progress=False)
+    assert not refused(gl.important_units, D, "red", k=2, progress=False)
     refused(C.scores, name)
     assert not C.net.layer._forward_hooks
 
@@ -344,6 +383,7 @@ def test_classifier(signs, options, other, name):
 )
 def test_classifier_wrap(options):
     refused(gl.Classifier.wrap, **options)
+    assert not refused(gl.Classifier.wrap, Signs(), *signs_of(8))
 
 
 @fuzzed(60, data=st.data())
@@ -352,6 +392,7 @@ def test_context_load(lab, tmp_path, data):
     changed_file(tmp_path, data)
     refused(context_used, tmp_path / "changed.npz")
     refused(gl.Context.load, data.draw(any_.ANYTHING))
+    assert not refused(gl.Context.load, tmp_path / "good.npz")
 
 
 def context_used(path: Path) -> None:
@@ -378,21 +419,24 @@ def test_segmenter_of_a_function(lab, result, dims, value, kind):
 
     for function in (lambda x: result, fitting, lambda x: channels(x) * value, lambda x: channels(x)[:, :2]):
         S = gl.Segmenter.wrap(function, COLORS)
-        D = gl.Dissection(**{name: getattr(lab.D, name) for name in lab.D.__dataclass_fields__} | {"segmenter": S})
-        refused(gl.dissect, lab.G, S, "layer", 4, progress=False)
+        D = dataclasses.replace(lab.D, segmenter=S)
+        refused(gl.dissect, lab.G, S, "layer", n=4, progress=False)
         refused(gl.ablation_effect, D, "red", n=2, draws=0, progress=False)
         refused(gl.context, D, "red", [1], n=1, stride=4, progress=False)
         refused(gl.unit_gradients, D, n=2, progress=False)
         refused(gl.segmentation_distance, lab.G, lab.G, S, n=8, progress=False)
+    assert not refused(gl.ablation_effect, lab.D, "red", k=2, n=8, draws=0, progress=False)
     lab.check()
 
 
 @fuzzed(40, concepts=any_.NESTED | any_.ANYTHING, other=any_.ANYTHING)
-def test_segmenter_wrap(concepts, other):
+def test_segmenter_wrap(lab, concepts, other):
     refused(gl.Segmenter.wrap, channels, concepts)
     refused(gl.Segmenter.wrap, other, ["red"])
     refused(gl.Segmenter.wrap(channels, COLORS).labels, other)
     refused(gl.Segmenter.wrap(channels, COLORS).index, other)
+    assert not refused(gl.Segmenter.wrap(channels, COLORS).labels, lab.image)
+    assert not refused(gl.Segmenter.wrap(channels, COLORS).index, "red")
 
 
 @fuzzed(80, name=any_.TEXTS | any_.ANYTHING, other=any_.ANYTHING)
@@ -402,6 +446,8 @@ def test_names(name, other, monkeypatch):
     refused(gl.load_generator, name)
     refused(gl.load_generator, "nothing.pth", truncation=other, fast=other, sha256=other)
     refused(gl.load_segmenter, name)
+    assert not refused(gl.load_generator, "scenes")
+    assert not refused(gl.load_segmenter, "colors")
 
 
 # ---- what is measured
@@ -485,9 +531,9 @@ def test_measurement(lab, name, data):
 )
 def test_dissect(lab, options, other):
     refused(gl.dissect, lab.G, lab.S, "layer", progress=False, **options)
-    refused(gl.dissect, lab.G, lab.S, other, 3, progress=False)
-    refused(gl.dissect, other, lab.S, "layer", 3, progress=False)
-    refused(gl.dissect, lab.G, other, "layer", 3, progress=False)
+    refused(gl.dissect, lab.G, lab.S, other, n=3, progress=False)
+    refused(gl.dissect, other, lab.S, "layer", n=3, progress=False)
+    refused(gl.dissect, lab.G, other, "layer", n=3, progress=False)
     lab.check()
 
 
@@ -517,7 +563,7 @@ def test_dissect(lab, options, other):
         "compare",
     ],
 )
-@fuzzed(20, other=any_.ANYTHING)
+@fuzzed(20, never=None, other=any_.ANYTHING)
 def test_no_dissection(name, other):
     arguments, options, _ = MEASURED.get(name, ((), {}, {}))
     arguments = ("red",) if name == "important_units" else ("page.html",) if name == "report" else arguments
@@ -542,6 +588,9 @@ def test_compare(lab, other, concept):
     C = gl.compare({"a": lab.D, "b": lab.again})
     refused(gl.compare, other)
     refused(gl.compare, {"a": lab.D, "b": other})
+    assert not refused(gl.compare, {"a": lab.D, "b": lab.again})
+    assert not refused(C.best, "red")
+    assert not refused(C.found, "red")
     refused(C.best, concept)
     refused(C.found, concept)
     refused(C.best("red").strips, other)
@@ -559,6 +608,7 @@ def test_segmentation_distance(lab, source, other):
 
 
 @fuzzed(25, path=any_.TEXTS | any_.ANYTHING, effects=any_.ANYTHING)
+@pytest.mark.slow
 def test_report(lab, tmp_path_factory, monkeypatch, path, effects):
     monkeypatch.chdir(tmp_path_factory.mktemp("report"))
     refused(gl.report, lab.D, path, progress=False)
@@ -594,8 +644,10 @@ def panel_of(lab, name: str):
     return lab.panels.setdefault(name, getattr(gl, name)(lab.again))
 
 
+# strokes that are taken are tried in test_canvas.py
 @fuzzed(
     30,
+    ["InterventionCanvas.paint"],
     options=any_.arguments(
         {"seed": 1, "count": 2}, {"concept": any_.TEXTS, "order": any_.TEXTS, "level": LEVELS, "width": SMALL}
     ),

@@ -66,6 +66,7 @@ def soak(strokes: int, dissections: int, interrupts: int) -> dict[str, list[floa
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+@pytest.mark.slow
 def test_nothing_is_left_behind():
     found = soak(strokes=20, dissections=10, interrupts=10)
     assert found["hooks"] == 0

@@ -321,5 +321,5 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     with suppress(OSError, ImportError):
         spec = find_spec("matplotlib")
         if spec and spec.origin:
-            return ImageFont.truetype(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+            return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
     return ImageFont.load_default(size)

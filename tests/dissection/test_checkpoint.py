@@ -381,6 +381,7 @@ def run_script(script: str, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to be quick")
 class TestRealProcesses:
+    @pytest.mark.slow
     def test_killed_at_20_random_moments(self, tmp_path):
         run_script(KILLED, tmp_path)
 

@@ -21,6 +21,7 @@ def test_segmenter_on_held_out_paintings(S):
     assert evaluate_segmenter(S, n=200)["miou"] >= 0.85
 
 
+@pytest.mark.slow
 def test_images_are_close_to_paintings(G, S):
     scores = evaluate_generator(G, S, n=300)
     assert abs(scores["kernel_distance_of_paintings"]) < 1
@@ -33,6 +34,7 @@ def test_units_draw_concepts(dissections):
     assert len({label.concept for label in found}) >= 9
 
 
+@pytest.mark.slow
 def test_units_cause_concepts(dissections):
     """For four concepts or more, 20 units remove half of the pixels; 20 random units remove few, on average."""
     D = dissections[LAYER]

@@ -113,6 +113,7 @@ def test_group_deviation_by_definition():
     assert torch.equal(extended[:, :5], x)
 
 
+@pytest.mark.slow
 def test_segmenter_learns(folder, tmp_path):
     torch.manual_seed(0)
     scores = []
@@ -150,6 +151,7 @@ def test_command_paints(tmp_path):
     assert (labels == expected[1]).all()
 
 
+@pytest.mark.slow
 def test_command_evaluates(tmp_path):
     assert main(["evaluate", "-n", "48", "--layers", "--folder", str(tmp_path)]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())

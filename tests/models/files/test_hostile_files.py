@@ -149,6 +149,7 @@ class TestHostile:
         with pytest.raises(CheckpointError, match=message.replace(".", r"\.")):
             read("file")
 
+    @pytest.mark.slow
     def test_bombs(self):
         """Each is refused by its own process, within memory and time that it may not exceed."""
         files = write_bombs(Path("bombs"))
