@@ -15,7 +15,7 @@ _HOMES = {
     "Comparison": "comparisons.side_by_side",
     "ComparisonView": "widgets.comparison",
     "Concept": "segmenters.base",
-    "Context": "effects.context",
+    "Context": "effects.context_result",
     "Dissection": "dissection.result",
     "Edit": "models.editing",
     "Explorer": "widgets.explorer",
@@ -48,7 +48,7 @@ _HOMES = {
     "replay": "recipe",
     "report": "pages.report",
     "segmentation_distance": "comparisons.segmentation_distance",
-    "unit_effects": "effects.ablation",
+    "unit_effects": "effects.single_units",
     "unit_gradients": "effects.rankings",
     "where": "effects.context",
 }

@@ -8,12 +8,11 @@ from ganlens.comparisons.unit_matches import match_units as match_units
 from ganlens.dissection.dissect import dissect as dissect
 from ganlens.dissection.result import Dissection as Dissection
 from ganlens.effects.ablation import ablation_effect as ablation_effect
-from ganlens.effects.ablation import unit_effects as unit_effects
 from ganlens.effects.accuracy import class_accuracy as class_accuracy
 from ganlens.effects.artifacts import find_artifacts as find_artifacts
-from ganlens.effects.context import Context as Context
 from ganlens.effects.context import context as context
 from ganlens.effects.context import where as where
+from ganlens.effects.context_result import Context as Context
 from ganlens.effects.importance import important_units as important_units
 from ganlens.effects.insertion import average_causal_effect as average_causal_effect
 from ganlens.effects.insertion import insertion_effect as insertion_effect
@@ -22,6 +21,7 @@ from ganlens.effects.optimization import optimize_units as optimize_units
 from ganlens.effects.rankings import compare_rankings as compare_rankings
 from ganlens.effects.rankings import match_and_cause as match_and_cause
 from ganlens.effects.rankings import unit_gradients as unit_gradients
+from ganlens.effects.single_units import unit_effects as unit_effects
 from ganlens.models import list_models as list_models
 from ganlens.models import load_generator as load_generator
 from ganlens.models.base import Generator as Generator

@@ -88,3 +88,8 @@ def close_match(kind: str, given: object, known: Sequence[str], owner: str) -> s
     hint = f"; did you mean {matches[0]!r}?" if matches else "."
     shown = list(known) if len(known) <= 24 else [*known[:20], f"… {len(known) - 20} more"]
     return f"no {kind} {given!r} in {owner}{hint} It has {', '.join(shown)}"
+
+
+def first_few(units: Sequence[int]) -> str:
+    """Numbers in words: the first eight, and a mark where there are more."""
+    return ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")

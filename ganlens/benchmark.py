@@ -18,10 +18,10 @@ import torch
 
 from ganlens.dissection.dissect import dissect
 from ganlens.dissection.result import Dissection
-from ganlens.effects.ablation import unit_effects
 from ganlens.effects.context import context
 from ganlens.effects.counting import BATCH
 from ganlens.effects.optimization import EVERY, optimize_units
+from ganlens.effects.single_units import unit_effects
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.batch_size import steady_batch

@@ -6,85 +6,22 @@ it returns is the exit status (nothing is 0). Results go to stdout through `emit
 """
 
 import argparse
-import inspect
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from ganlens import __version__
+from ganlens.command_parser import PICTURES, argument, build_parser, command, page_file, picture_file, whole
 from ganlens.files import check_targets, write_atomically
 from ganlens.progress import interrupt_between_steps
 from ganlens.tables import text_table, write_csv
 from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run, tell, usage
 
-GLOSSARY = """\
-words:
-  layer    a step of the generator, such as layer4; it yields a stack of maps
-  unit     one map of that stack, numbered from 0; it is "on" where it is high
-  concept  a word for something in the image, such as tree, that a segmenter
-           finds pixel by pixel; a unit that is on where trees are draws trees
-  IoU      how well the two regions agree: 0 not at all, 1 exactly; compare it
-           with "chance", what one reaches without looking at the image
-"""
-
-STATUS = "exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C"
-
-
-class Command(NamedTuple):
-    """A command: its function, its arguments for `argparse`, and examples."""
-
-    function: Callable[[argparse.Namespace], int | None]
-    arguments: tuple[tuple[tuple, dict], ...]
-    examples: list[str]
-
-
-COMMANDS: dict[str, Command] = {}
 MEASURES = ("dissection", "large", "causal", "networks", "shards", "memory")  # of `ganlens.benchmark`
 
 
-def command(*arguments: tuple[tuple, dict], examples: list[str]) -> Callable:
-    """Make a function the command of its name."""
-
-    def register(function: Callable) -> Callable:
-        COMMANDS[function.__name__] = Command(function, arguments, examples)
-        return function
-
-    return register
-
-
-def argument(*names: str, **options) -> tuple[tuple, dict]:
-    """An argument, as `argparse.ArgumentParser.add_argument` takes it; its help ends with its default."""
-    if "default" in options:
-        options["help"] += " (default: %(default)s)"
-    return names, options
-
-
-def whole(text: str) -> int:
-    """Type of a number that counts something."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
-
-
-def picture_file(text: str) -> Path:
-    """Type of a path whose ending names a format of pictures."""
-    if Path(text).suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name that ends in one of {', '.join(PICTURES)}")
-    return Path(text)
-
-
-def page_file(text: str) -> Path:
-    """Type of a path whose ending names a page."""
-    if Path(text).suffix.lower() not in (".html", ".htm"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name that ends in .html")
-    return Path(text)
-
-
-PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 RULES = ("quantile", "iqr", "iou")  # those of ganlens.dissection.dissect, which takes too long to import for --help
 HOW_RULES = (
     "how the level is set above which a unit is on: 'quantile' lets it be on at a fixed share of all pixels; 'iqr' and "
@@ -102,7 +39,6 @@ SEVERAL = "; of several layers, each into a file of its own"
 JSON = argument("--json", action="store_true", help="print JSON instead of text")
 FORCE = argument("--force", action="store_true", help="replace files that exist; without it they are left alone")
 QUIET = argument("--quiet", action="store_true", help="no progress and no notes, only the result and errors")
-DEBUG = argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 # ---- commands
@@ -395,30 +331,6 @@ def note(args: argparse.Namespace, text: str) -> None:
     """Tell what is good to know, unless --quiet."""
     if not args.quiet:
         tell(text)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="ganlens",
-        description="See what the units of an image generator draw. `ganlens COMMAND --help` says more.",
-        **presentation(["ganlens dissect layer4 -o layer4.npz", "ganlens show layer4.npz --concept tree"]),
-    )
-    parser.add_argument("--version", action="version", version=f"ganlens {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, (function, arguments, examples) in COMMANDS.items():
-        text = inspect.getdoc(function) or ""
-        sub = commands.add_parser(name, help=text.splitlines()[0], description=text, **presentation(examples))
-        for names, options in (*arguments, DEBUG):
-            sub.add_argument(*names, **options)
-        sub.set_defaults(run=function)
-    return parser
-
-
-def presentation(examples: list[str]) -> dict:
-    """What all parsers have in common: help that ends with examples and the words of the field."""
-    epilog = "\n".join(["examples:", *(f"  {example}" for example in examples), "", GLOSSARY, STATUS])
-    return {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 import ganlens as gl
-from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli
+from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli, command_parser
 from ganlens.dissection import dissect as matching
 from ganlens.models import list_models, load_generator
 from ganlens.segmenters import list_segmenters, load_segmenter
@@ -68,9 +68,12 @@ def hello(monkeypatch):
     """Add a command that calls the given function."""
 
     def add(function):
-        monkeypatch.setattr(cli, "COMMANDS", dict(cli.COMMANDS))
+        monkeypatch.setattr(command_parser, "COMMANDS", dict(command_parser.COMMANDS))
 
-        @cli.command(cli.argument("--name", default="you", help="whom"), examples=["ganlens hello", "ganlens hello -h"])
+        @command_parser.command(
+            command_parser.argument("--name", default="you", help="whom"),
+            examples=["ganlens hello", "ganlens hello -h"],
+        )
         def hello(args):
             """Say hello."""
             return function(args)
@@ -124,25 +127,25 @@ class TestHelp:
     def test_lists_commands(self, ganlens):
         status, out, err = ganlens("--help")
         assert (status, err) == (0, "")
-        assert re.findall(r"^    (\w+) ", out, re.MULTILINE) == list(cli.COMMANDS)
+        assert re.findall(r"^    (\w+) ", out, re.MULTILINE) == list(command_parser.COMMANDS)
 
-    @pytest.mark.parametrize("name", cli.COMMANDS)
+    @pytest.mark.parametrize("name", command_parser.COMMANDS)
     def test_explains_every_argument(self, name, ganlens):
         status, out, _ = ganlens(name, "--help")
         assert status == 0
-        for names, options in cli.COMMANDS[name].arguments:
+        for names, options in command_parser.COMMANDS[name].arguments:
             assert all(word in out for word in names if word.startswith("-")), names
             assert " ".join(options["help"].split()[:3]) in " ".join(out.split())
         assert [word for word in ("layer", "unit", "concept", "IoU") if not re.search(rf"^  {word} ", out, re.M)] == []
         assert max(map(len, out.splitlines())) <= 80
 
-    @pytest.mark.parametrize("name", cli.COMMANDS)
+    @pytest.mark.parametrize("name", command_parser.COMMANDS)
     def test_examples_are_right(self, name):
-        examples = cli.COMMANDS[name].examples
+        examples = command_parser.COMMANDS[name].examples
         assert len(examples) >= 2
         for example in examples:
             program, *argv = shlex.split(example)
-            assert (program, cli.build_parser().parse_args(argv).command) == ("ganlens", name)
+            assert (program, command_parser.build_parser().parse_args(argv).command) == ("ganlens", name)
 
     def test_without_command_shows_help(self, ganlens):
         status, out, err = ganlens()

@@ -8,12 +8,13 @@ import planted
 import pytest
 
 from ganlens.dissection.dissect import dissect
-from ganlens.effects.ablation import ablation_effect, unit_effects
+from ganlens.effects.ablation import ablation_effect
 from ganlens.effects.context import context, where
 from ganlens.effects.insertion import average_causal_effect, insertion_effect
 from ganlens.effects.minimal_units import minimal_units
 from ganlens.effects.optimization import optimize_units
 from ganlens.effects.rankings import compare_rankings, unit_gradients
+from ganlens.effects.single_units import unit_effects
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Segmenter
 

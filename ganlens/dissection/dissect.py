@@ -4,15 +4,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
+from ganlens.arguments import MOST_IMAGES, first_few
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
+from ganlens.dissection.half_precision import keeps_concepts
 from ganlens.dissection.layer_statistics import table_bytes
-from ganlens.dissection.passes import PILOT, Pass, Question, half_type, run_on
+from ganlens.dissection.passes import PILOT, Pass, Question, dissection_of, half_type, run_on
 from ganlens.dissection.result import Dissection
 from ganlens.models.base import Generator
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 RULES = ("quantile", "iqr", "iou")
-SEEDS_PER_SAMPLE = 1_000_000  # sample s is images s * 10^6, s * 10^6 + 1, …
 MOST_TOP = 10_000
 Several = list[str] | tuple[str, ...]  # no Sequence[str], which a str is, too
 
@@ -168,7 +167,7 @@ def dissect(
     rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, sample, batch_size, top)
     check_work(batch_size, memory, executor, shards, half)
-    plain = int(sample) * SEEDS_PER_SAMPLE, int(n), float(quantile), bool(within_category), int(top)
+    plain = int(sample) * MOST_IMAGES, int(n), float(quantile), bool(within_category), int(top)
     question = Question(tuple(names), tuple(rules), *plain, half)
     batch = batch_size or batch_for(generator, segmenter, question, memory)
     pass_ = Pass(generator, segmenter, question, batch)
@@ -176,7 +175,9 @@ def dissect(
         complete = run(pass_, file, executor, shards, progress)
     warn_of_broken(pass_)
     origin = origin_of(pass_)
-    by_layer: dict[str, Any] = {layer: {r: found(pass_, layer, r, origin, complete) for r in rules} for layer in names}
+    by_layer: dict[str, Any] = {
+        layer: {r: dissection_of(pass_, layer, r, origin, complete) for r in rules} for layer in names
+    }
     if isinstance(rule, str):
         by_layer = {layer: by_rule[rule] for layer, by_rule in by_layer.items()}
     return by_layer[layers] if isinstance(layers, str) else by_layer
@@ -211,7 +212,7 @@ def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, t
             raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
     if not rules:
         raise ValueError(f"no rule given; expected one or more of {', '.join(RULES)}")
-    check_whole("n", n, 1, SEEDS_PER_SAMPLE, f"a sample has 1 … {SEEDS_PER_SAMPLE} images; 1000 is a good start")
+    check_whole("n", n, 1, MOST_IMAGES, f"a sample has 1 … {MOST_IMAGES} images; 1000 is a good start")
     if n == 1 and set(rules) - {"quantile"}:
         raise ValueError(f"n=1: rule {rules[-1]!r} chooses on images of even seeds and scores on odd ones; give n >= 2")
     if batch_size is not None:
@@ -220,7 +221,7 @@ def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, t
     real = isinstance(quantile, Real) and not isinstance(quantile, bool)
     if not real or not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
-    last = 2**32 // SEEDS_PER_SAMPLE - 1
+    last = 2**32 // MOST_IMAGES - 1
     check_whole("sample", sample, 0, last, f"expected 0 … {last}")
     if generator.count is not None and (sample or n > generator.count):
         have = f"{generator.name} has {generator.count} images, which are one sample"
@@ -314,93 +315,17 @@ def run_further(pass_: Pass, file: Checkpoint | None, executor, shards, progress
     pass_.settle()
 
 
-def keeps_concepts(pass_: Pass, progress, interrupted: Callable[[], bool]) -> bool:
-    """Whether half precision leaves the concept of every unit as it is, in the images of the pilot; if not, a warning.
-
-    An interrupt is raised, as nothing was done yet.
-    """
-    question = replace(pass_.question, n=len(pass_.question.pilot))
-    with progress_bar(progress is True, 2 * question.n, "check half precision") as done:
-
-        def after(_, images: int) -> bool:
-            done(images)
-            return interrupted()
-
-        def tried(half: bool) -> dict[tuple[str, str], Dissection]:
-            trial = Pass(pass_.generator, pass_.segmenter, question, pass_.batch, half)
-            if not trial.run(question.seeds, after, lambda _: None):
-                raise KeyboardInterrupt
-            trial.settle()
-            pass_.batch = trial.batch
-            return {pair: found(trial, *pair, {}) for pair in product(question.layers, question.rules)}
-
-        full = tried(False)
-        try:
-            half = tried(True)
-        except Exception as error:  # whatever a network does that does not know this type of number
-            why = f"does not work ({type(error).__name__}: {error})"
-        else:
-            why = changes(full, half)
-    if why:
-        warnings.warn(f"half precision {why}; going on in float32", stacklevel=4)
-    return not why
-
-
-def changes(full: dict[tuple[str, str], Dissection], half: dict[tuple[str, str], Dissection]) -> str:
-    """Which units match other concepts in half precision, by layer, in words; "" where all is the same."""
-    units: dict[str, set[int]] = {}
-    for (layer, rule), D in full.items():
-        units.setdefault(layer, set()).update(changed_units(D, half[layer, rule]))
-    said = [f"{layer}: {first_of(sorted(some))}" for layer, some in units.items() if some]
-    return f"changes the concepts of units ({'; '.join(said)})" if said else ""
-
-
-def changed_units(before: Dissection, after: Dissection) -> list[int]:
-    """Units that match a concept in one of two dissections and are nearest to another one, or broken, in the other."""
-    pairs = zip(before.labels, after.labels, strict=True)
-    other = [a.unit for a, b in pairs if a.concept != b.concept and (a.interpretable or b.interpretable)]
-    return other + list({*before.broken} ^ {*after.broken})
-
-
 def warn_of_broken(pass_: Pass) -> None:
     for layer, tally in pass_.tallies.items():
         units = tally.broken.units
         if units:
             images, one = int(tally.broken.images.max()), len(units) == 1
             warnings.warn(
-                f"{layer} of {pass_.generator.name}: {len(units)} unit{'' if one else 's'} ({first_of(units)}) gave "
+                f"{layer} of {pass_.generator.name}: {len(units)} unit{'' if one else 's'} ({first_few(units)}) gave "
                 f"NaN or infinity, in up to {images} of {pass_.seen} images, and match{'es' if one else ''} nothing; "
                 "check the weights, or run the network in float32",
                 stacklevel=3,
             )
-
-
-def first_of(units: Sequence[int]) -> str:
-    return ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
-
-
-def found(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = True) -> Dissection:
-    """What a pass found in a layer under a rule."""
-    tally = pass_.tallies[layer]
-    return Dissection(
-        layer=layer,
-        concepts=pass_.segmenter.concepts,
-        rule=rule,
-        quantile=pass_.question.quantile,
-        n=pass_.seen,
-        within_category=pass_.question.within_category,
-        shape=(*pass_.generator.layers[layer][1:], *tally.size),
-        top=tally.top.seeds,
-        top_values=tally.top.values,
-        levels=tally.levels,
-        broken=tally.broken.units,
-        sample=pass_.question.first // SEEDS_PER_SAMPLE,
-        complete=complete,
-        origin=origin,
-        generator=pass_.generator,
-        segmenter=pass_.segmenter,
-        **tally.read(rule, pass_.areas)._asdict(),
-    )
 
 
 def origin_of(pass_: Pass) -> dict:

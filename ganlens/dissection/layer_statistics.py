@@ -271,3 +271,12 @@ def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, n
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
+
+
+class Counts(NamedTuple):
+    """The integers that everything else is computed from, in pixels of the segmentation's grid."""
+
+    on: np.ndarray  # (U, C) the unit is on
+    overlap: np.ndarray  # (U, C) the unit is on and the concept is there
+    area: np.ndarray  # (C,) the concept is there
+    scope: np.ndarray  # (C,) all pixels that count for the concept

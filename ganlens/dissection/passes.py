@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ganlens.arguments import MOST_IMAGES
 from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
+from ganlens.dissection.result import Dissection
 from ganlens.measuring import in_batches
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import GRANULE
@@ -238,6 +240,30 @@ def half_type(device: str) -> torch.dtype:
 def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The entries whose names begin so, without that beginning."""
     return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+
+
+def dissection_of(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = True) -> Dissection:
+    """What a pass found in a layer under a rule."""
+    tally = pass_.tallies[layer]
+    return Dissection(
+        layer=layer,
+        concepts=pass_.segmenter.concepts,
+        rule=rule,
+        quantile=pass_.question.quantile,
+        n=pass_.seen,
+        within_category=pass_.question.within_category,
+        shape=(*pass_.generator.layers[layer][1:], *tally.size),
+        top=tally.top.seeds,
+        top_values=tally.top.values,
+        levels=tally.levels,
+        broken=tally.broken.units,
+        sample=pass_.question.first // MOST_IMAGES,
+        complete=complete,
+        origin=origin,
+        generator=pass_.generator,
+        segmenter=pass_.segmenter,
+        **tally.read(rule, pass_.areas)._asdict(),
+    )
 
 
 # ---- shared out

@@ -1,6 +1,7 @@
 """What the units of a layer can be ranked by, for each concept."""
 
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,19 @@ KEPT_RANKINGS = {
     "gradient": "gl.unit_gradients(D)",
     "ace": "gl.optimize_units(D, {concept!r}).alpha, {concept!r}",
 }
+
+
+class UnitLabel(NamedTuple):
+    """What one unit draws, if anything."""
+
+    unit: int
+    concept: Concept
+    iou: float
+    runner_up: Concept | None
+    runner_up_iou: float
+    iqr: float
+    chance: float
+    interpretable: bool
 
 
 class Ranked:

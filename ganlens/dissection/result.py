@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
-from ganlens.dissection.ranking import KEPT_RANKINGS, Ranked
+from ganlens.dissection.layer_statistics import Counts
+from ganlens.dissection.ranking import KEPT_RANKINGS, Ranked, UnitLabel
 from ganlens.dissection.saved import ARRAYS, FLAGS, FORMAT, OPTIONAL, SETTINGS, read_archive
 from ganlens.files import write_atomically
 from ganlens.images import spotlight, strip, to_uint8
@@ -20,28 +21,6 @@ from ganlens.models.base import Generator
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, information_quality, upsample
 from ganlens.tables import Tabular, html_table
-
-
-class UnitLabel(NamedTuple):
-    """What one unit draws, if anything."""
-
-    unit: int
-    concept: Concept
-    iou: float
-    runner_up: Concept | None
-    runner_up_iou: float
-    iqr: float
-    chance: float
-    interpretable: bool
-
-
-class Counts(NamedTuple):
-    """The integers that everything else is computed from, in pixels of the segmentation's grid."""
-
-    on: np.ndarray  # (U, C) the unit is on
-    overlap: np.ndarray  # (U, C) the unit is on and the concept is there
-    area: np.ndarray  # (C,) the concept is there
-    scope: np.ndarray  # (C,) all pixels that count for the concept
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

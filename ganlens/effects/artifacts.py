@@ -3,38 +3,46 @@
 Units are ranked on one sample of images, two after the dissection's, and the repair is judged on another, one after it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ganlens.arguments import check_image_count, check_integer, check_sample, close_match
 from ganlens.comparisons.distances import (
-    Extractor,
     as_extractor,
-    check_enough,
     distances_by_fold,
-    fit_normal,
-    frechet_between,
     jackknife,
 )
 from ganlens.comparisons.image_sources import Pictures, reference_images
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.effects.counting import BATCH, MOST_DRAWS, edited, on_levels, seeds_of
+from ganlens.effects.artifact_scores import (
+    activation_above,
+    check_top,
+    features_under,
+    peaks_and_features,
+    random_others,
+    reference_features,
+    scores_by_activation,
+    scores_by_distance,
+    worst,
+)
+from ganlens.effects.counting import BATCH, MOST_DRAWS, on_levels, seeds_of
 from ganlens.images import strip
 from ganlens.measuring import measure
+from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, ablate
-from ganlens.progress import Steps, steps
+from ganlens.progress import steps
 from ganlens.shards import Arrays, check_executor
 from ganlens.tables import html_table
 
 METHODS = ("distance", "activation", "flags")
-FEW = 0.05  # share of the images, and of the cells, in which an artifact is looked for without reference images
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,12 +80,12 @@ class Artifacts:
     units: tuple[int, ...]
     scores: np.ndarray
     edit: Edit
-    distances: np.ndarray | None
-    distance: str
-    features: str
-    images: int
-    references: int
-    complete: bool
+    distances: np.ndarray | None = None
+    distance: str = ""
+    features: str = ""
+    images: int = 0
+    references: int = 0
+    complete: bool = True
     dissection: Dissection = field(repr=False)
 
     @property
@@ -244,29 +252,23 @@ def find_artifacts(
     n, draws = check_image_count(n), check_integer("draws", draws, 1, MOST_DRAWS)
     check_executor(executor, shards)
     G, marked = D.attached("generator"), marked_units(D) if method == "flags" else []
-    size, count = len(marked) or k, len(D.iou)
-    if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= count // 2:
-        half = f"expected 1 … {count // 2}, so that as many others are left to compare with"
-        raise ValueError(f"k={size}: {D.layer} has {count} units; {half}")
+    size = check_size_of_set(D, len(marked) or k)
     ablate(D.layer, [0], to=to)  # a wrong level is found before anything is done
-    pictures = reference_images(G, reference, n)
-    if pictures is None and method == "distance":
-        raise ValueError(
-            f"no reference images to compare those of {G.name} with: give reference=…, a folder or a tensor of real "
-            "images, or take method='activation'"
-        )
+    pictures = references_for(G, reference, n, method)
     extractor = as_extractor(features, D.segmenter) if pictures else None
     sample, top = check_sample(sample, D.sample + 1), None if top is None else check_integer("top", top)
-    scores, known, found = np.isin(np.arange(count), marked).astype(float), None, None
     total = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
+    measured: dict[str, Any] = {}
     with steps(progress, total, "artifacts") as step:
 
         def over(sample: int, cost: int, look: Callable[..., Arrays | None], *things) -> Arrays:
             """What is found in a sample."""
             return measure(look, (D, *things), seeds_of(sample, n), step, BATCH, executor, shards, cost=cost)
 
-        if pictures:
-            known = reference_features(pictures, extractor, G.device, n, step)
+        known = (
+            reference_features(pictures, extractor, G.device, n, step) if pictures and extractor else np.empty((0, 0))
+        )
+        scores = np.isin(np.arange(len(D.iou)), marked).astype(float)
         if method == "distance":
             top = check_top(top, n, known.shape[1])
             scores = scores_by_distance(over(sample + 1, 1, peaks_and_features, extractor), known, n, top)
@@ -274,28 +276,38 @@ def find_artifacts(
             scores = scores_by_activation(over(sample + 1, 1, activation_above))
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
-        if pictures:
+        if extractor:
+            measured = {"distance": extractor.distance, "features": extractor.name, "references": len(known)}
             levels = [on_levels(G, edit) for edit in edits]
             with suppress(KeyboardInterrupt):  # the ranking is kept where the repair was not measured
                 found = over(sample, 2 + draws, features_under, extractor, levels)["features"].swapaxes(0, 1)
-    enough = found is not None and found.shape[1] > known.shape[1]
-    return Artifacts(
-        layer=D.layer,
-        method=method,
-        units=tuple(units),
-        scores=scores,
-        edit=edits[0],
-        distances=distances_by_fold(found, known) if enough else None,
-        distance=extractor.distance if extractor else "",
-        features=extractor.name if extractor else "",
-        images=found.shape[1] if enough else 0,
-        references=0 if known is None else len(known),
-        complete=not step.stopped,
-        dissection=D,
-    )
+                if found.shape[1] > known.shape[1]:
+                    measured |= {"distances": distances_by_fold(found, known), "images": found.shape[1]}
+    measured |= {"layer": D.layer, "method": method, "units": tuple(units), "scores": scores, "edit": edits[0]}
+    return Artifacts(**measured, complete=not step.stopped, dissection=D)
 
 
 # ---- what is asked for
+
+
+def check_size_of_set(D: Dissection, k: int) -> int:
+    """How many units are switched off; ValueError if there are not as many others to compare them with."""
+    count = len(D.iou)
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= count // 2:
+        half = f"expected 1 … {count // 2}, so that as many others are left to compare with"
+        raise ValueError(f"k={k}: {D.layer} has {count} units; {half}")
+    return int(k)
+
+
+def references_for(G: Generator, reference, n: int, method: str) -> Pictures | None:
+    """The reference images, if there are any; ValueError where the method needs them."""
+    pictures = reference_images(G, reference, n)
+    if pictures is None and method == "distance":
+        raise ValueError(
+            f"no reference images to compare those of {G.name} with: give reference=…, a folder or a tensor of real "
+            "images, or take method='activation'"
+        )
+    return pictures
 
 
 def marked_units(D: Dissection) -> list[int]:
@@ -304,98 +316,3 @@ def marked_units(D: Dissection) -> list[int]:
     if not marked:
         raise ValueError(f'no unit of {D.layer} is marked: mark them in gl.UnitGallery(D), or D.flag(unit, "artifact")')
     return list(marked)
-
-
-# ---- the passes over the images
-
-
-def reference_features(pictures: Pictures, extractor: Extractor, device, n: int, step: Steps) -> np.ndarray:
-    """Features (M, D) of the reference images; says after the first batch if there are too few images for them."""
-    parts = []
-    for x in pictures.batches:
-        parts.append(extractor(x.to(device)))
-        if len(parts) == 1:
-            count = parts[0].shape[1]
-            check_enough(n, count, "generated images", "give a larger n=…, or fewer features")
-            check_enough(pictures.count, count, "reference images", "give more, or fewer features")
-        if not step.go_on(len(x)):
-            raise KeyboardInterrupt
-    return np.concatenate(parts)
-
-
-def check_top(top: int | None, n: int, count: int) -> int:
-    """Top images of each unit, by default a fifth; ValueError if they are too few for the features, or too many."""
-    top = max(n // 5, count + 1) if top is None else top
-    if not count < top <= n // 2:
-        raise ValueError(
-            f"{top} top images for each unit, of n={n:,}: expected more than the {count} features and at most "
-            f"half of n; give n={2 * max(top, count + 1):,} or more"
-        )
-    return top
-
-
-def peaks_and_features(D: Dissection, extractor: Extractor, seeds: Sequence[int], go_on) -> Arrays:
-    """The highest value of each unit (N, U) in a batch of images, and the images' features (N, D)."""
-    opened = D.attached("generator").open(D.layer, seeds)
-    found = {"peaks": opened.features.amax((2, 3)).cpu().numpy(), "features": extractor(opened.image)}
-    go_on(len(seeds))
-    return found
-
-
-def scores_by_distance(found: Arrays, known: np.ndarray, n: int, top: int) -> np.ndarray:
-    """Distance (U,) between the ``top`` images of each unit and the reference images (M, D)."""
-    peaks, features = found["peaks"], found["features"]
-    if len(peaks) < n:
-        raise KeyboardInterrupt
-    order, real = np.argsort(-peaks, 0, kind="stable")[:top], fit_normal(known)
-    return np.array([frechet_between(fit_normal(features[some]), real) for some in order.T])
-
-
-def activation_above(D: Dissection, seeds: Sequence[int], go_on) -> Arrays:
-    """Activation above the median in a batch: of each unit its sum, its sum in a few cells and its peak (N, 3, U)."""
-    G = D.attached("generator")
-    typical = D.levels.quantile(0.5).to(G.device)[:, None]
-    few = max(1, round(FEW * D.shape[0] * D.shape[1]))
-    above = (G.open(D.layer, seeds).features.flatten(2) - typical).relu()
-    strongest = above.topk(few, 2).values
-    go_on(len(seeds))
-    found = torch.stack([above.sum(2), strongest.sum(2), strongest[..., 0]], 1)
-    return {"above": found.double().cpu().numpy()}
-
-
-def scores_by_activation(found: Arrays) -> np.ndarray:
-    """Share (U,) of the activation above the median in few cells of few images, lowered for weak units."""
-    every, local, peak = found["above"].swapaxes(0, 1)  # (N, U) each
-    count = max(1, round(FEW * len(every)))
-    local, peak = (np.sort(values, 0)[-count:] for values in (local, peak))
-    total, strength = every.sum(0), peak.mean(0)
-    share = np.divide(local.sum(0), total, out=np.zeros(len(total)), where=total > 0)
-    return share * np.minimum(1, strength / max(np.median(strength), np.finfo(float).tiny))
-
-
-def features_under(
-    D: Dissection, extractor: Extractor, edits: Sequence[Edit], seeds: Sequence[int], go_on
-) -> Arrays | None:
-    """Features (N, 1 + E, D) of a batch of images, unedited and under each edit; None if interrupted in between."""
-    opened = D.attached("generator").open(D.layer, seeds)
-    features = [extractor(opened.image)]
-    for edit in edits:
-        if not go_on(len(seeds)):
-            return None
-        features.append(extractor(edited(D, opened, edit)))
-    go_on(len(seeds))
-    return {"features": np.stack(features, 1)}
-
-
-# ---- numbers
-
-
-def worst(scores: np.ndarray, k: int) -> list[int]:
-    """The k units of the highest scores, of equal ones the first; what is not known comes last."""
-    return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")[:k].tolist()
-
-
-def random_others(D: Dissection, units: Sequence[int], draws: int) -> list[list[int]]:
-    """Random sets of as many other units, always the same."""
-    random, others = np.random.default_rng(0), np.setdiff1d(np.arange(len(D.iou)), units)
-    return [random.choice(others, len(units), replace=False).tolist() for _ in range(draws)]

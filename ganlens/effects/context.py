@@ -3,300 +3,30 @@
 What the canvas paints into a cell and what is measured here is the same edit, applied by the same code.
 """
 
-import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar
+from numbers import Integral
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
-from ganlens.arguments import check_image_count, check_integer, check_kind, check_sample
+from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.effects.counting import seeds_of
-from ganlens.effects.trials import ARRAYS, check_numbers, insertions, on_all_cells, trials, tried_in
-from ganlens.files import read_arrays, write_atomically
-from ganlens.intervals import middle_of, ratio, resamples
+from ganlens.effects.ablation import units_or_best
+from ganlens.effects.context_result import ARRAYS, Context, on_all_cells
+from ganlens.effects.counting import check_draws, labels_of, random_sets, seeds_of
+from ganlens.effects.insertion import presence_levels
 from ganlens.measuring import measure
-from ganlens.models.editing import Edit
+from ganlens.models.base import grown
+from ganlens.models.bit_exact import GRANULE
+from ganlens.models.editing import Edit, insert, quantile_of
 from ganlens.progress import steps
-from ganlens.segmenters.base import Concept, as_concept
-from ganlens.shards import check_executor
-from ganlens.tables import Tabular
+from ganlens.segmenters.base import Concept, concept_index
+from ganlens.segmenters.labels import pixels_below, tally
+from ganlens.shards import Arrays, check_executor
 
-FORMAT = 1
-NOTHING = Concept("nothing", "")
-HEADER = ("concepts", "target", "grid", "size", "stride", "sample", "complete", "origin")
-GAINED, RANDOM = ("gained", "low", "high"), ("random", "random_low", "random_high")
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Context(Tabular):
-    """What appears when the units of a concept are switched on in one cell, by what was there before.
-
-    N images, L label planes, C concepts; H x W cells, of which R x Q were tried. A trial is one cell of one image. Made
-    by `ganlens.context`.
-
-    Attributes
-    ----------
-    edit : Edit
-        What was done in each cell, as an edit of all cells: ``edit.on(region=…)`` does it elsewhere.
-    concepts, target : tuple of Concept, int
-        The vocabulary, and the place of the concept in it.
-    grid, size : (H, W), (h, w)
-        Cells of the layer, pixels of the segmentation.
-    stride : int
-        Of the cells, every ``stride``-th row and column was tried.
-    sample, complete : int, bool
-        Which sample, and whether it was seen to its end.
-    origin : dict
-        Name and fingerprint of generator and segmenter.
-    before : integer array (N, R, Q, L)
-        The most frequent label of the cell's pixels in the unedited image, 0 for none.
-    gained : integer array (N, R, Q)
-        Pixels of the concept gained near the cell: in it, and in those that touch it.
-    change : integer array (N, R, Q, C)
-        Pixels of each concept gained in the whole image; negative where they are lost.
-    random_units : tuple of tuple of int
-        Sets of as many random units, which take turns: image i has set i modulo their number.
-    random_gained : integer array (N, R, Q) or None
-        The same as ``gained``, for the random units.
-    """
-
-    index: ClassVar[str] = "before"
-
-    edit: Edit
-    concepts: tuple[Concept, ...]
-    target: int
-    grid: tuple[int, int]
-    size: tuple[int, int]
-    stride: int
-    sample: int
-    complete: bool
-    origin: dict[str, str]
-    before: np.ndarray
-    gained: np.ndarray
-    change: np.ndarray
-    random_units: tuple[tuple[int, ...], ...] = ()
-    random_gained: np.ndarray | None = None
-
-    @property
-    def concept(self) -> Concept:
-        """What was inserted."""
-        return self.concepts[self.target]
-
-    @property
-    def n(self) -> int:
-        """Number of images."""
-        return len(self.before)
-
-    # ---- by place
-
-    @property
-    def map(self) -> np.ndarray:
-        """Pixels of the concept gained near each cell (H, W), mean over the images."""
-        return self.maps.mean(0)
-
-    @property
-    def maps(self) -> np.ndarray:
-        """The same for each image (N, H, W); a cell that was not tried has the number of one beside it that was."""
-        return on_all_cells(self.gained, self.grid, self.stride)
-
-    # ---- by what was there: all arrays have C + 1 rows, the first for cells in which nothing was labelled
-
-    @cached_property
-    def was(self) -> np.ndarray:
-        """Which concept each trial's cell had before (N, R·Q, C + 1), boolean; one of every label plane."""
-        labels = self.before.reshape(self.n, -1, self.before.shape[-1])
-        found = np.zeros((*labels.shape[:2], len(self.concepts) + 1), bool)
-        for plane in np.moveaxis(labels, -1, 0):
-            np.put_along_axis(found, plane[..., None].astype(np.int64), True, 2)
-        found[..., 0] = (labels == 0).all(2)
-        return found
-
-    @property
-    def trials(self) -> np.ndarray:
-        """Number of trials (C + 1,)."""
-        return self.was.sum((0, 1))
-
-    @property
-    def images(self) -> np.ndarray:
-        """Number of images with such trials (C + 1,)."""
-        return self.was.any(1).sum(0)
-
-    @property
-    def gain(self) -> np.ndarray:
-        """Pixels of the concept gained near the cell (C + 1,), mean over the trials; nan without trials."""
-        return self.mean(self.gained)
-
-    @property
-    def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 99 % interval of ``gain`` (C + 1,), (C + 1,); nan where fewer than two images have trials."""
-        return self.interval_of(self.gained)
-
-    @property
-    def random(self) -> np.ndarray:
-        """Pixels of the concept that random units bring near the cell (C + 1,), mean over the trials.
-
-        No null control: at a high level they add texture that may pass for the concept. What counts is the gain over
-        that. It is nan where there are no trials, or no random units.
-        """
-        return self.nan if self.random_gained is None else self.mean(self.random_gained)
-
-    @property
-    def random_interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 99 % interval of ``random`` (C + 1,), (C + 1,)."""
-        return (self.nan, self.nan) if self.random_gained is None else self.interval_of(self.random_gained)
-
-    @property
-    def nan(self) -> np.ndarray:
-        """Nothing known (C + 1,)."""
-        return np.full(len(self.concepts) + 1, np.nan)
-
-    def interval_of(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the interval of the mean of values (N, R, Q): bootstrap over images, 1,000 draws, fixed seed."""
-        draws = resamples(self.n)
-        means = ratio(draws @ self.sums(values), draws @ self.was.sum(1))  # (draws, C + 1)
-        ends, known = np.stack([self.nan, self.nan]), self.images > 1
-        ends[:, known] = middle_of(means[:, known])
-        return ends[0], ends[1]
-
-    def appears(self, least: int | None = None) -> np.ndarray:
-        """Share of the trials (C + 1,) in which at least so many pixels are gained near the cell.
-
-        Parameters
-        ----------
-        least : int, optional
-            By default a quarter of a cell.
-        """
-        return self.mean(self.gained >= (self.quarter if least is None else least))
-
-    @property
-    def quarter(self) -> int:
-        """Pixels in a quarter of a cell, at least 1."""
-        return max(1, self.size[0] * self.size[1] // (4 * self.grid[0] * self.grid[1]))
-
-    @property
-    def everywhere(self) -> np.ndarray:
-        """Pixels of the concept gained in the whole image (C + 1,), mean over the trials."""
-        return self.mean(self.change[..., self.target])
-
-    @property
-    def collateral(self) -> np.ndarray:
-        """Pixels of the other concepts that come or go in the whole image (C + 1,), those replaced included."""
-        return self.mean(np.abs(np.delete(self.change, self.target, -1)).sum(-1))
-
-    def changes(self) -> np.ndarray:
-        """Pixels of each concept gained in the whole image, by what was there (C + 1, C), mean over the trials."""
-        return np.stack([self.mean(self.change[..., c]) for c in range(len(self.concepts))], 1)
-
-    def mean(self, values: np.ndarray) -> np.ndarray:
-        """Mean over the trials of values (N, R, Q), by what was there: (C + 1,)."""
-        return ratio(self.sums(values).sum(0), self.trials)
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sum over each image's trials of values (N, R, Q), by what was there: (N, C + 1)."""
-        return np.einsum("nk,nkc->nc", values.reshape(self.n, -1).astype(float), self.was)
-
-    # ---- tables
-
-    def rows(self) -> list[dict]:
-        """One dict for each concept that was there before, the one where most is gained first."""
-        columns = {"gained": self.gain} | dict(zip(("low", "high"), self.interval, strict=True))
-        columns |= {"random": self.random} | dict(zip(("random_low", "random_high"), self.random_interval, strict=True))
-        columns |= {"appears": self.appears(), "gained_in_image": self.everywhere, "change_of_others": self.collateral}
-        names, trials, images = (NOTHING, *self.concepts), self.trials, self.images
-        return [
-            {
-                "before": names[v].name,
-                "category": names[v].category,
-                "trials": int(trials[v]),
-                "images": int(images[v]),
-                **{name: round(float(values[v]), 4) for name, values in columns.items()},
-            }
-            for v in sorted(np.flatnonzero(trials).tolist(), key=lambda v: -columns["gained"][v])
-        ]
-
-    def __repr__(self) -> str:
-        seen = f"{self.n:,} images" + ("" if self.complete else " (incomplete)")
-        rows, columns = self.gained.shape[1:]
-        cells = f"{rows} x {columns}" + (f" (of {self.grid[0]} x {self.grid[1]})" if self.stride > 1 else "")
-        units = f"{len(self.edit.units)} units switched on in one of {cells} cells at a time"
-        title = f"{self.concept} into {self.edit.layer} of {self.origin['generator']}: {units}, {seen}"
-        names = f"{'pixels gained near it':<24} {'by random units':<22} {f'≥ {self.quarter}':>6}"
-        head = f"  {'there before':<16} {names}  trials"
-        return "\n".join([title, head, *map(line, self.rows())])
-
-    # ---- files
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to an ``.npz`` file, whole or not at all."""
-        header = {"format": FORMAT, "edit": self.edit.to_json()} | {name: getattr(self, name) for name in HEADER}
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        if self.random_gained is not None:
-            header["random_units"], arrays["random_gained"] = self.random_units, self.random_gained
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)
-        write_atomically(path, buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Context":
-        """Read a file written by `save`; ValueError if it is damaged or no context."""
-        header, arrays = read_arrays(Path(check_kind("path", path, str | Path, "that of a saved context")), "context")
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            found = header.get("format") if isinstance(header, dict) else None
-            raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
-        try:
-            check_header(header)
-            fields = {name: header[name] for name in HEADER} | {"edit": Edit.from_json(header["edit"])}
-            fields |= {name: tuple(header[name]) for name in ("grid", "size")}
-            fields |= {"concepts": tuple(Concept(*pair) for pair in header["concepts"])}
-            fields |= {"random_units": tuple(map(tuple, header.get("random_units", ())))}
-            fields |= {name: arrays[name] for name in ARRAYS} | {"random_gained": arrays.get("random_gained")}
-            gained, before = (fields[name].shape for name in ("gained", "before"))
-            fit = len(gained) == 3 and all(array.dtype.kind in "biuf" for array in arrays.values())
-            fit &= fields["change"].shape == (*gained, len(fields["concepts"])) and before[:-1] == gained
-            fit &= fields["random_gained"] is None or fields["random_gained"].shape == gained
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or no context ({error!r})") from error
-        if not fit:
-            raise ValueError(f"{path} is damaged: its arrays do not fit each other")
-        return cls(**fields)
-
-
-def check_header(header: dict) -> None:
-    """ValueError if an entry of the header of a file is not of its kind."""
-    texts = isinstance(header["origin"], dict) and isinstance(header["origin"].get("generator"), str)
-    lists = all(isinstance(header[name], list) for name in ("grid", "size", "concepts"))
-    if not texts or not lists or not isinstance(header["complete"], bool):
-        raise ValueError("origin, grid, size, concepts or complete")
-    check_integer("stride", header["stride"])
-    check_integer("sample", header["sample"], 0)
-    check_integer("target", header["target"], 0, len(header["concepts"]) - 1)
-    for pair in (header["grid"], header["size"]):
-        if [check_integer("grid and size", side) for side in pair][2:] or len(pair) != 2:
-            raise ValueError("grid and size: expected rows and columns")
-    for pair in header["concepts"]:
-        as_concept(pair)
-
-
-def line(row: dict) -> str:
-    """A row of the table as a line of text."""
-    gained, random = (with_interval(*(row[name] for name in names)) for names in (GAINED, RANDOM))
-    trials = f"{row['trials']:,} in {row['images']:,} images"
-    return f"  {row['before']:<16} {gained:<24} {random:<22} {row['appears']:>6.0%}  {trials}"
-
-
-def with_interval(mean: float, low: float, high: float) -> str:
-    """A number with its interval, as far as they are known."""
-    number = "" if np.isnan(mean) else f"{mean:7.1f}"
-    return number + ("" if np.isnan(low) else f"  ({low:.1f} … {high:.1f})")
-
-
-# ---- measuring
+REACH = 1  # cells on each side of the edited one that count as near it
 
 
 def context(
@@ -427,3 +157,125 @@ def where(
     check_numbers(batch=batch)
     edits, target = insertions(D, concept, units, k, level, stride)
     return on_all_cells(trials(D, edits, target, stride, seed, batch)[1][0], D.shape[:2], stride)
+
+
+# ---- trials: an edit of one cell of one image after another
+
+
+def insertions(D: Dissection, concept, units, k: int, level, stride: int, draws: int = 0) -> tuple[list[Edit], int]:
+    """Edits of all cells, of the concept's units and of random sets, and the concept's place in the vocabulary.
+
+    ValueError if they cannot be made.
+    """
+    check_dissection(D).attached("segmenter")
+    draws = check_draws(draws)
+    target = concept_index(D.concepts, concept, D.origin["segmenter"])
+    check_numbers(stride=stride)
+    if stride > min(D.shape[:2]):
+        raise ValueError(f"stride={stride}: {D.layer} has {D.shape[0]} x {D.shape[1]} cells; expected less")
+    units = units_or_best(D, D.concepts[target], units, k)
+    named = named_levels(D, D.concepts[target], level) if isinstance(level, str) else None
+    sets = [units, *random_sets(D, len(units), draws)]
+    edits = [insert(D.layer, some, level if named is None else named[some]) for some in sets]
+    D.attached("generator").check_edit(edits[0])
+    return edits, target
+
+
+def named_levels(D: Dissection, concept: Concept, level: str) -> np.ndarray | torch.Tensor:
+    """The level (U,) behind a name, in the dissection's sample."""
+    if level == "presence":
+        return presence_levels(D, concept)
+    q = quantile_of(level)
+    return D.levels.mean() if q is None else D.levels.quantile(q)
+
+
+def check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name}={short_repr(number)}: expected a whole number, at least 1")
+
+
+def trials(
+    D: Dissection, edits: Sequence[Edit], target: int, stride: int, seed: int, batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What appears in one image under each of E edits (all of one layer) of one cell at a time.
+
+    ``before`` (R, Q, L), ``gained`` (E, R, Q) and ``change`` (E, R, Q, C), as `ganlens.effects.context.Context` has
+    them. The image is made and segmented once.
+    """
+    G, grid = D.attached("generator"), D.shape[:2]
+    rows, columns = (tried(cells, stride) for cells in grid)
+    y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
+    found = []
+    with torch.inference_mode():
+        opened = G.open(D.layer, seed)
+        labels = labels_of(D, grown(opened.image))[:1]
+        for edit in edits:
+            forced, parts = G.edited(opened.features, [edit]), []
+            for some in in_granules(len(y), batch):
+                image = opened.resume(in_one_cell(forced, opened.features, y[some], x[some]))
+                parts.append(count(labels_of(D, image), labels, len(D.concepts), target, grid, y[some], x[some]))
+            found.append([np.concatenate(part)[: len(y)] for part in zip(*parts, strict=True)])
+    gained, change = (np.stack(part) for part in zip(*found, strict=True))
+    shape = len(edits), len(rows), len(columns)
+    before = most_frequent(labels[0], len(D.concepts), grid)[:, rows][:, :, columns]
+    return np.moveaxis(before, 0, -1), gained.reshape(shape), change.reshape(*shape, -1)
+
+
+def tried_in(
+    D: Dissection, edit: Edit, random: list[Edit], target: int, stride: int, batch: int, seeds: Sequence[int], go_on
+) -> Arrays:
+    """What `trials` finds in an image under an edit and, in turns, under one of the random ones."""
+    (seed,) = seeds
+    edits = [edit, random[seed % MOST_IMAGES % len(random)]] if random else [edit]
+    found = trials(D, edits, target, stride, seed, batch)
+    go_on(1)
+    return {name: array[None] for name, array in zip(ARRAYS, found, strict=True)}
+
+
+def in_granules(count: int, batch: int) -> Iterator[np.ndarray]:
+    """Numbers 0 … count - 1 in whole granules; the last number fills up the last granule."""
+    size = -(-batch // GRANULE) * GRANULE
+    for start in range(0, count, size):
+        stop = min(start + size, -(-count // GRANULE) * GRANULE)
+        yield np.minimum(np.arange(start, stop), count - 1)
+
+
+def in_one_cell(forced: torch.Tensor, features: torch.Tensor, y: np.ndarray, x: np.ndarray) -> torch.Tensor:
+    """Features (M, U, H, W) that are ``forced`` (1, U, H, W) in one cell each, and else ``features`` (1, U, H, W)."""
+    at = torch.zeros(len(y), 1, *features.shape[2:], dtype=torch.bool)
+    at[np.arange(len(y)), 0, y, x] = True
+    return torch.where(at.to(features.device), forced, features)
+
+
+def count(
+    after: torch.Tensor, before: torch.Tensor, concepts: int, target: int, grid: tuple, y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels gained from labels ``before`` (1, L, h, w) to ``after`` (M, L, h, w), edited in cells (y, x).
+
+    Of the target near the cell (M,), of all concepts in the image (M, C).
+    """
+    both = [torch.from_numpy(neighbourhood(*pair)).to(after.device) for pair in zip(grid, after.shape[2:], strict=True)]
+    near = both[0][y][:, :, None] & both[1][x][:, None]  # (M, h, w)
+    target += 1
+    there, was = ((labels == target).any(1) & near for labels in (after, before))
+    gained = there.sum((1, 2)) - was.sum((1, 2))
+    after, before = (tally(labels.long(), pixels_below(None, labels), concepts) for labels in (after, before))
+    return gained.int().cpu().numpy(), (after - before).int().cpu().numpy()
+
+
+def neighbourhood(cells: int, size: int) -> np.ndarray:
+    """Which of ``size`` pixels in a row are near each cell (cells, size), boolean: `REACH` cells more on each side."""
+    cell, pixel = np.arange(cells)[:, None], np.arange(size)
+    return (pixel >= (cell - REACH) * size // cells) & (pixel < -(-(cell + 1 + REACH) * size // cells))
+
+
+def most_frequent(labels: torch.Tensor, concepts: int, grid: tuple[int, int]) -> np.ndarray:
+    """The most frequent label (L, H, W) of each cell's pixels, 0 for none; of equally frequent ones the smallest."""
+    planes = F.one_hot(labels.long(), concepts + 1).permute(0, 3, 1, 2).float()
+    return F.adaptive_avg_pool2d(planes, grid).cpu().numpy().argmax(1).astype(np.int16)
+
+
+def tried(cells: int, stride: int) -> np.ndarray:
+    """The middle one of every ``stride`` cells in a row."""
+    return np.minimum(np.arange(0, cells, stride) + stride // 2, cells - 1)

@@ -8,8 +8,9 @@ import numpy as np
 
 from ganlens.arguments import MOST_IMAGES, as_list, check_image_count, check_integer, check_number
 from ganlens.dissection.result import Dissection, check_dissection
-from ganlens.effects.ablation import Effect, check_present, unit_effects
+from ganlens.effects.ablation import Effect, check_present
 from ganlens.effects.counting import BATCH, count_edit, count_under, samples, unedited
+from ganlens.effects.single_units import unit_effects
 from ganlens.models.editing import ablate
 from ganlens.progress import Steps, steps
 from ganlens.segmenters.base import Concept, concept_index

@@ -7,7 +7,9 @@ import torch
 
 from ganlens.comparisons.distances import frechet_distance, kernel_distance
 from ganlens.dissection.dissect import dissect
-from ganlens.effects.ablation import Effect, pixels_under, unit_effects
+from ganlens.effects.ablation import Effect
+from ganlens.effects.counting import count_under
+from ganlens.effects.single_units import unit_effects
 from ganlens.images import from_uint8
 from ganlens.models.base import Generator
 from ganlens.models.editing import ablate
@@ -80,12 +82,14 @@ def evaluate_removal(generator: Generator, segmenter: SceneSegmenter, layer: str
     random = np.random.default_rng(0)
     sets = [np.argsort(-alone[:, i])[:k].tolist() for i in asked] + [D.units(D.concepts[i], k) for i in asked]
     sets += [random.choice(len(alone), k, replace=False).tolist() for _ in range(10)]
-    before, after = pixels_under(D, [ablate(layer, units) for units in sets], n)
-    by_effect, by_iou, by_chance = np.split(after, [len(asked), 2 * len(asked)])
+    counted = count_under(D, [ablate(layer, units) for units in sets], n)
+    by_effect, by_iou, by_chance = np.split(counted.after, [len(asked), 2 * len(asked)])
     found = {}
     for i, effect, iou in zip(asked, by_effect, by_iou, strict=True):
         what: dict[str, Any] = {"layer": layer, "units": (), "concept": D.concepts[i], "concepts": D.concepts}
-        best, matching = (Effect(**what, before=before, after=after, random_after=by_chance) for after in (effect, iou))
+        best, matching = (
+            Effect(**what, before=counted.before, after=after, random_after=by_chance) for after in (effect, iou)
+        )
         found[D.concepts[i].name] = {
             "by_effect": best.removed[i],
             "interval": [best.low[i], best.high[i]],

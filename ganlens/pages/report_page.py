@@ -13,7 +13,7 @@ import numpy as np
 from ganlens import __version__, plots
 from ganlens.dissection.result import Dissection
 from ganlens.effects.ablation import Effect
-from ganlens.effects.context import Context
+from ganlens.effects.context_result import Context
 from ganlens.effects.rankings import match_and_cause
 from ganlens.markup import Markup, h, join, table
 from ganlens.models import list_models

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ganlens.dissection.result import Dissection, UnitLabel
+from ganlens.dissection.ranking import UnitLabel
+from ganlens.dissection.result import Dissection
 from ganlens.markup import Markup, h, join
 
 ABOUT = {

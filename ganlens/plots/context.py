@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ganlens.effects.context import NOTHING, Context
+from ganlens.effects.context_result import NOTHING, Context
 from ganlens.images import as_pictures, overlay, resize
 from ganlens.intervals import CONFIDENCE
 from ganlens.plots.axes import GREY, INK, check_at_least_one, set_title, short_names

@@ -68,6 +68,12 @@ class Controls:
             w.Dropdown(options=[("by seed", NONE), *((str(c), c) for c in range(classes))]),
             "the class that is drawn",
         )
+        self._make_buttons(canvas)
+        self.status = w.HTML()
+        self.failure, self.readout, self.answer = w.HTML(), w.HTML(), w.HTML()
+        self._bind()
+
+    def _make_buttons(self, canvas) -> None:
         self.undo = button("undo", "take the last change back (Z)", canvas.undo, canvas)
         self.redo = button("redo", "do it again (Y)", canvas.redo, canvas)
         self.reset = button("reset", "delete all strokes", canvas.reset, canvas)
@@ -81,13 +87,10 @@ class Controls:
         self.png = button("save PNG", "download the image", self._save_png, canvas)
         self.json = button("save recipe", "download the edits, to replay them in Python", self._save_recipe, canvas)
         self.upload = w.FileUpload(accept=".json", description="open recipe", tooltip="show a saved recipe")
-        self.status = w.HTML()
         self.bar, self.stop = w.IntProgress(max=100), button("cancel", "stop this", self.cancelled.set, canvas)
         self.long = w.HBox([self.bar, self.stop], layout=w.Layout(display="none"))
-        self.failure, self.readout, self.answer = w.HTML(), w.HTML(), w.HTML()
         for one in (self.undo, self.redo, self.reset, self.png, self.json, self.upload, self.aside, self.where):
             one.layout.width = "auto"
-        self._bind()
 
     def _bind(self) -> None:
         self._follow("mode", self.modes)

@@ -11,7 +11,8 @@ import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
 from ganlens.arguments import close_match
-from ganlens.dissection.result import FLAGS, Dissection, UnitLabel
+from ganlens.dissection.ranking import UnitLabel
+from ganlens.dissection.result import FLAGS, Dissection
 from ganlens.images import encode
 from ganlens.segmenters.base import Concept
 from ganlens.widgets.panel import View, source

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from ganlens.dissection.result import Dissection
-from ganlens.effects.ablation import unit_effects
 from ganlens.effects.optimization import optimize_units
 from ganlens.effects.rankings import unit_gradients
+from ganlens.effects.single_units import unit_effects
 
 ORDERS = {"highest IoU": "iou", "largest effect": "effect", "gradient": "gradient", "optimised together": "ace"}
 

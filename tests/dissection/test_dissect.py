@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import ganlens as gl
-from ganlens.dissection.result import Counts
+from ganlens.dissection.layer_statistics import Counts
 
 RULES = ["quantile", "iqr", "iou"]
 

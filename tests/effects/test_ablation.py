@@ -10,11 +10,12 @@ import torch
 
 from ganlens.dissection.dissect import dissect
 from ganlens.dissection.result import Dissection
-from ganlens.effects.ablation import Effect, ablation_effect, share_removed, unit_effects
+from ganlens.effects.ablation import Effect, ablation_effect, share_removed
 from ganlens.effects.counting import count_pixels, samples
 from ganlens.effects.insertion import average_causal_effect, insertion_effect
 from ganlens.effects.minimal_units import minimal_units
 from ganlens.effects.rankings import compare_rankings, match_and_cause, unit_gradients
+from ganlens.effects.single_units import unit_effects
 from ganlens.models.base import Generator
 from ganlens.models.editing import ablate
 from ganlens.segmenters.base import Concept, Segmenter

@@ -16,9 +16,9 @@ import ganlens as gl
 from ganlens import plots
 from ganlens.dissection.dissect import dissect
 from ganlens.dissection.result import Dissection
-from ganlens.effects.context import Context, context, where
+from ganlens.effects.context import context, most_frequent, neighbourhood, tried, where
+from ganlens.effects.context_result import Context
 from ganlens.effects.insertion import presence_levels
-from ganlens.effects.trials import most_frequent, neighbourhood, tried
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, insert
 from ganlens.segmenters.base import Concept, Segmenter

@@ -9,9 +9,10 @@ import torch
 from test_ablation import interrupting
 
 from ganlens.dissection.dissect import dissect
-from ganlens.effects.ablation import ablation_effect, unit_effects
+from ganlens.effects.ablation import ablation_effect
 from ganlens.effects.minimal_units import minimal_units
 from ganlens.effects.optimization import optimize_units
+from ganlens.effects.single_units import unit_effects
 from ganlens.models.base import Generator
 from ganlens.segmenters.base import Segmenter
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ganlens.dissection.dissect import dissect
-from ganlens.effects.ablation import ablation_effect, unit_effects
+from ganlens.effects.ablation import ablation_effect
+from ganlens.effects.single_units import unit_effects
 from ganlens.embedded.evaluation import evaluate_generator, evaluate_segmenter
 from ganlens.models.families.scenes import WEIGHTS
 from ganlens.segmenters.scenes import WEIGHTS as SEGMENTER_WEIGHTS

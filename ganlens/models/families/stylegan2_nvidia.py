@@ -77,6 +77,13 @@ def from_nvidia(
         raise CheckpointError(f"closest to {FAMILY}, but its blocks have sizes {sizes[:12]}")
     dense = numbers(r"mapping\.fc(\d{1,6})\.", state) or [0]
     fit(FAMILY, expected_shapes(state, dense, sizes), state, optional_names(sizes))
+    mapping = mapping_of(state, dense, settings)
+    modules = synthesis_of(state, sizes, settings)
+    return finished(mapping, state.get("mapping.w_avg"), modules, name or "StyleGAN2", sums=False)
+
+
+def synthesis_of(state, sizes: list[int], settings: Mapping[str, Record]) -> dict[str, torch.nn.Module]:
+    """The modules of the synthesis network by name, in the order of the pass."""
 
     def style(key: str) -> Style:
         return Style(state[f"{key}.affine.weight"], state[f"{key}.affine.bias"])
@@ -105,13 +112,7 @@ def from_nvidia(
             weight = state[f"{key}.weight"]
             gain = Shortcut.gain if part == "conv1" and "skip" in parts else 1.0
             modules[key] = Layer(weight, style(key), state[f"{key}.bias"], noise, up, clamp=clamp(key), gain=gain)
-    return finished(
-        mapping_of(state, dense, settings),
-        state.get("mapping.w_avg"),
-        modules,
-        name or "StyleGAN2",
-        sums=False,
-    )
+    return modules
 
 
 def mapping_of(state, dense: list[int], settings: Mapping[str, Record]) -> StyleMapping:
