@@ -14,7 +14,7 @@ from numba import njit
 compiled = njit(cache=True, nogil=True, fastmath=False)
 
 
-def share(loop, units: int, *arguments) -> None:
+def share_out(loop, units: int, *arguments) -> None:
     """Run ``loop(first, last, *arguments)`` over all units, on as many threads as torch uses."""
     threads = min(torch.get_num_threads(), units)
     bounds = np.linspace(0, units, threads + 1).astype(int)
@@ -52,7 +52,7 @@ def count_joint(
     rows, columns = sources(r.shape[2], height), sources(r.shape[3], width)
     columns_at = planes.to(torch.int16).contiguous().numpy()
     tables = marginal.numpy(), counts.numpy()
-    share(joint_loop, r.shape[1], r, columns_at, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
+    share_out(joint_loop, r.shape[1], r, columns_at, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
 
 
 def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -67,7 +67,7 @@ def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: tor
     sums = np.empty(r.shape[:2])
     lowest, highest = np.full(r.shape[1], np.inf, np.float32), np.full(r.shape[1], -np.inf, np.float32)
     found = counts.numpy(), below.numpy(), sums, lowest, highest
-    share(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), *found)
+    share_out(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), *found)
     return torch.from_numpy(sums), torch.from_numpy(lowest), torch.from_numpy(highest)
 
 

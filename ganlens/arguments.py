@@ -90,6 +90,6 @@ def close_match(kind: str, given: object, known: Sequence[str], owner: str) -> s
     return f"no {kind} {given!r} in {owner}{hint} It has {', '.join(shown)}"
 
 
-def first_few(units: Sequence[int]) -> str:
-    """Numbers in words: the first eight, and a mark where there are more."""
-    return ", ".join(map(str, units[:8])) + (" …" if len(units) > 8 else "")
+def first_few(items: Sequence[int] | Sequence[str]) -> str:
+    """Numbers or names in words: the first eight, and a mark where there are more."""
+    return ", ".join(map(str, items[:8])) + (" …" if len(items) > 8 else "")

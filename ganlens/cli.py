@@ -17,7 +17,7 @@ from ganlens.command_parser import PICTURES, argument, build_parser, command, pa
 from ganlens.files import check_targets, write_atomically
 from ganlens.progress import interrupt_between_steps
 from ganlens.tables import text_table, write_csv
-from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run, tell, usage
+from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run_command, tell, usage
 
 MEASURES = ("dissection", "large", "causal", "networks", "shards", "memory")  # of `ganlens.benchmark`
 
@@ -341,6 +341,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help(sys.stderr)
             return USAGE
-        return run(args)
+        return run_command(args)
     finally:
         flush()

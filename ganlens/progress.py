@@ -10,7 +10,7 @@ from contextlib import contextmanager
 def progress_bar(
     progress: bool | Callable[[int, int], None], total: int, name: str, unit: str = "img"
 ) -> Iterator[Callable[[int], None]]:
-    """A function to be told of each step's images, which returns nothing: a bar, the caller's function, or neither."""
+    """Yield ``done(images)``: it moves a bar, calls the caller's function with (done, total), or does nothing."""
     if progress is True:
         from tqdm.auto import tqdm
 

@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Packed:
-    """Things that travel: packed once, and unpacked where they are used."""
+    """Arguments of all shards, pickled once here and unpickled once in each worker."""
 
     def __init__(self, *things):
         self.things, self.content = things, b""
@@ -54,7 +54,7 @@ def dumps(thing) -> bytes:
     return cloudpickle.dumps(thing)
 
 
-def place() -> tuple[str, int]:
+def host_and_process() -> tuple[str, int]:
     """Host and process."""
     return platform.node(), os.getpid()
 
@@ -85,7 +85,7 @@ class Shard:
     things: Packed
     part: Sequence[int]
     what: str = "images"
-    home: tuple[str, int] = field(default_factory=place)
+    home: tuple[str, int] = field(default_factory=host_and_process)
     versions: tuple = field(default_factory=lambda: versions())
 
     @property
@@ -103,7 +103,7 @@ def work(shard: Shard) -> bytes:
             f"the workers have other versions of ganlens or torch ({versions()}) than you ({shard.versions}); "
             "install the same everywhere"
         )
-    if place() != shard.home and "OMP_NUM_THREADS" not in os.environ:
+    if host_and_process() != shard.home and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return arrays_to_bytes(shard.function(*shard.things.opened(), shard.part, lambda images=0: True))
 

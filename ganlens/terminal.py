@@ -26,7 +26,7 @@ def usage() -> Iterator[None]:
         raise FileExistsError(f"{error}; --force replaces it") from error
 
 
-def run(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Run a command; an error becomes one line on stderr and an exit status."""
     try:
         return args.run(args) or 0

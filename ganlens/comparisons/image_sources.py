@@ -49,7 +49,7 @@ def reference_images(G: Generator, reference, n: int) -> Pictures | None:
         raise ValueError(
             f"reference images {shape}: expected (M, 3, Y, X) in [-1, 1], uint8 (M, Y, X, 3), or the path of a folder"
         )
-    if not x.abs().max() <= 1:  # not a number either
+    if not x.abs().max() <= 1:  # written so that NaN is refused, too
         raise ValueError(
             f"reference images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (M, Y, X, 3)"
         )

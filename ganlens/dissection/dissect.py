@@ -163,16 +163,16 @@ def dissect(
     (192, 13)
     """
     check_networks(generator, segmenter)
-    names = listed("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
-    rules = listed("rule", rule, f"one or more of {', '.join(RULES)}")
+    names = as_names("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
+    rules = as_names("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, sample, batch_size, top)
     check_work(batch_size, memory, executor, shards, half)
     plain = int(sample) * MOST_IMAGES, int(n), float(quantile), bool(within_category), int(top)
     question = Question(tuple(names), tuple(rules), *plain, half)
     batch = batch_size or batch_for(generator, segmenter, question, memory)
     pass_ = Pass(generator, segmenter, question, batch)
-    with opened(checkpoint, cache, generator, segmenter, question) as file:
-        complete = run(pass_, file, executor, shards, progress)
+    with open_checkpoint(checkpoint, cache, generator, segmenter, question) as file:
+        complete = look_at_sample(pass_, file, executor, shards, progress)
     warn_of_broken(pass_)
     origin = origin_of(pass_)
     by_layer: dict[str, Any] = {
@@ -191,7 +191,7 @@ def check_networks(generator, segmenter) -> None:
             )
 
 
-def listed(name: str, given, expected: str) -> list[str]:
+def as_names(name: str, given, expected: str) -> list[str]:
     """Names as a list, each once."""
     try:
         names = [given] if isinstance(given, str) else list(given)
@@ -254,8 +254,8 @@ def batch_for(generator: Generator, segmenter: Segmenter, question: Question, me
 
 
 @contextmanager
-def opened(checkpoint, cache, generator, segmenter, question: Question) -> Iterator[Checkpoint | None]:
-    """The checkpoint of a question, where there shall be one."""
+def open_checkpoint(checkpoint, cache, generator, segmenter, question: Question) -> Iterator[Checkpoint | None]:
+    """Open the checkpoint file, or the one in the cache; yield None where neither is asked for."""
     if checkpoint is not None and cache not in (False, None):
         raise ValueError("checkpoint and cache were both given; one file holds the state, so give one of them")
     for name, given in (("checkpoint", checkpoint), ("cache", cache)):
@@ -271,7 +271,9 @@ def opened(checkpoint, cache, generator, segmenter, question: Question) -> Itera
         yield file
 
 
-def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress) -> bool:
+def look_at_sample(
+    pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress
+) -> bool:
     """Look at all images that the file does not know; False if interrupted before the end."""
     seeds = pass_.question.seeds
     state = file.load() if file else None
@@ -286,11 +288,11 @@ def run(pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards:
             if file:
                 file.save(pass_.state())  # now it turns out whether that can be done
         if pass_.seen < len(seeds):
-            run_further(pass_, file, executor, shards, progress, interrupted)
+            look_at_the_rest(pass_, file, executor, shards, progress, interrupted)
     return pass_.seen == len(seeds)
 
 
-def run_further(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted) -> None:
+def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted) -> None:
     """Look at all images that were not looked at, until interrupted."""
     seeds, known = pass_.question.seeds, pass_.seen
     with progress_bar(progress, len(seeds), "dissect") as done:

@@ -65,7 +65,7 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
     wrong = [name for name, fits in KINDS.items() if not fits(header[name])]
     wrong += [f"origin.{name}" for name in ORIGIN if not isinstance(origin[name], str)]
     if wrong:
-        raise ValueError(f"{path} is damaged: {wrong[0]} is no such thing")
+        raise ValueError(f"{path} is damaged: field {wrong[0]} is not of its type")
     sizes = {"C": len(header["concepts"])}
     if any(array.dtype.kind not in "biuf" for array in arrays.values()):
         raise ValueError(f"{path} is damaged: not all of its arrays hold numbers")

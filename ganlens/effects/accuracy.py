@@ -200,7 +200,7 @@ def class_accuracy(
     for edit in edits:
         C.check_edit(edit)
     draws = check_draws(draws)
-    chosen = halves(C)[1][: check_n(n)] if images is None else as_images(C, images)
+    chosen = split_ranking_and_judging(C)[1][: check_n(n)] if images is None else as_images(C, images)
     if len(np.unique(C.truth[chosen])) < 2:
         raise ValueError(f"the {len(chosen)} images are all of one class; expected images of several")
     sets = [edits, *random_edits(C, edits, draws)] if edits else []
@@ -274,7 +274,7 @@ def classifier_of(D: Dissection | Classifier) -> Classifier:
     return C
 
 
-def halves(C: Classifier) -> tuple[np.ndarray, np.ndarray]:
+def split_ranking_and_judging(C: Classifier) -> tuple[np.ndarray, np.ndarray]:
     """Images that rank units, and images that judge: of each class every second one, the classes taking turns."""
     place = np.zeros(C.count, int)
     for c in range(len(C.class_names)):

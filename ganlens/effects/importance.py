@@ -8,7 +8,15 @@ import numpy as np
 
 from ganlens.dissection.result import Dissection
 from ganlens.effects.ablation import check_count
-from ganlens.effects.accuracy import as_images, balanced, batch_of, check_n, classifier_of, halves, scores_of
+from ganlens.effects.accuracy import (
+    as_images,
+    balanced,
+    batch_of,
+    check_n,
+    classifier_of,
+    scores_of,
+    split_ranking_and_judging,
+)
 from ganlens.effects.counting import on_levels
 from ganlens.measuring import measure
 from ganlens.models.classifier import Classifier
@@ -170,7 +178,7 @@ def said_and_sure(
 
 def of_class_and_others(C: Classifier, target: int, n: int) -> np.ndarray:
     """At most n images that rank units, half of them of a class where there are as many; the two take turns."""
-    ranking = halves(C)[0]
+    ranking = split_ranking_and_judging(C)[0]
     own = ranking[C.truth[ranking] == target][: max(n // 2, 1)]
     others = ranking[C.truth[ranking] != target][: max(n - len(own), 1)]
     turns = np.concatenate([np.linspace(0, 1, len(part)) for part in (own, others)])

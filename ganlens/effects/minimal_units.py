@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MinimalUnits:
-    """The smallest set of units that removes a concept without changing much else, or the news that there is none.
+    """The smallest set of units that removes a concept and changes little else; ``possible`` says whether there is one.
 
     Attributes
     ----------

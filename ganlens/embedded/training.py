@@ -227,11 +227,11 @@ def train(folder: Path, recipe: Recipe, processes: int = 2) -> None:
     )  # large blocks are reused and not returned to the system
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31))
     meeting_point = folder / f"processes-{os.getpid()}"
-    torch.multiprocessing.spawn(run, (folder, recipe, processes, meeting_point), nprocs=processes)
+    torch.multiprocessing.spawn(train_as_one, (folder, recipe, processes, meeting_point), nprocs=processes)
     meeting_point.unlink(missing_ok=True)
 
 
-def run(rank: int, folder: Path, recipe: Recipe, processes: int, meeting_point: Path) -> None:
+def train_as_one(rank: int, folder: Path, recipe: Recipe, processes: int, meeting_point: Path) -> None:
     """The training as one of ``processes`` processes."""
     torch.set_num_threads(1)
     if processes > 1:

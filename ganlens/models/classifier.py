@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlens.arguments import as_list, close_match
+from ganlens.arguments import as_list, close_match, first_few
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, hooked
 from ganlens.models.latents import as_seeds, grown
@@ -93,8 +93,8 @@ class Classifier(Generator):
         self.truth = truth
         if len(self.class_names) != scores:
             raise ValueError(
-                f"{len(self.class_names)} classes ({listed(self.class_names)}), but {self.name} gives {scores} scores; "
-                f"give classes=[…], the names of all {scores} in the order of the scores"
+                f"{len(self.class_names)} classes ({first_few(self.class_names)}), but {self.name} gives {scores} "
+                f"scores; give classes=[…], the names of all {scores} in the order of the scores"
             )
         if truth.max() >= scores:
             raise ValueError(f"label {truth.max()}: {self.name} gives {scores} scores; labels are 0 … {scores - 1}")
@@ -324,8 +324,3 @@ def as_truth(labels, n: int, classes: Sequence[str] | None) -> np.ndarray:
     if found.dtype.kind not in "iu" or found.min() < -1:
         raise ValueError("labels: expected whole numbers from 0, -1 where there is none, or names of classes")
     return found.astype(int)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some names."""
-    return ", ".join(names[:6]) + (" …" if len(names) > 6 else "")

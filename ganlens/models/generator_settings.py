@@ -81,7 +81,7 @@ class Choices:
         return other
 
     def __getstate__(self) -> dict:
-        """Without the lock and what is known, for a copy that is sent elsewhere."""
+        """Pickle without the lock, which cannot be pickled, and without caches, which the copy makes anew."""
         return vars(self) | {"_lock": None, "_levels": {}, "_closed": {}, "_whole": {}}
 
     def __setstate__(self, state: dict) -> None:

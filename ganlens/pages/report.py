@@ -123,7 +123,7 @@ def check_path(path: object) -> Path:
 
 
 def check_results(effects: object) -> list:
-    """Further results as a list; one alone is none."""
+    """Return a list of further results; a single result that is not in a list is refused."""
     if isinstance(effects, Mapping):
         raise ValueError(f"effects={kind(effects)}: expected a list of results, such as [effect]")
     return as_list("effects", effects, "a list of results, such as [effect]")

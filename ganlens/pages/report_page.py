@@ -56,7 +56,7 @@ def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Calla
         For each dissection the files beside the page.
     """
     several = len(parts) > 1
-    title = f"What the units of {listed(parts)} draw"
+    title = f"What the units of {in_a_sentence(parts)} draw"
     body: list[Markup | None] = [header(title, parts)]
     last = [further(results), again(parts, files), cite()]
     if several:
@@ -99,15 +99,15 @@ def read(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def listed(names: Iterable[str]) -> str:
+def in_a_sentence(names: Iterable[str]) -> str:
     """Names in a sentence."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def header(title: str, parts: Mapping[str, Dissection]) -> Markup:
-    models = listed(dict.fromkeys(D.origin["generator"] for D in parts.values()))
-    words = listed(dict.fromkeys(D.origin["segmenter"] for D in parts.values()))
+    models = in_a_sentence(dict.fromkeys(D.origin["generator"] for D in parts.values()))
+    words = in_a_sentence(dict.fromkeys(D.origin["segmenter"] for D in parts.values()))
     text = f"Units of {models}, matched with the concepts that the segmenter {words} finds in its images."
     return h("header", h("p", "ganlens report", class_="faint"), h("h1", title), h("p", text, class_="lead"))
 

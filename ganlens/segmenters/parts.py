@@ -63,7 +63,7 @@ class PartSegmenter(Segmenter):
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         labels = self.segmenter.labels(images).long()
         first = self.first.to(labels.device)[labels]
-        sides = torch.from_numpy(halves(first.cpu().numpy())).to(labels.device)
+        sides = torch.from_numpy(halves_of_objects(first.cpu().numpy())).to(labels.device)
         parts = torch.where(sides > 0, first[:, :, None] + sides - 1, 0)
         return torch.cat([labels, parts.flatten(1, 2)], 1)
 
@@ -82,7 +82,7 @@ class PartSegmenter(Segmenter):
         return hashlib.sha256(f"parts {self.segmenter.fingerprint} {self.divided}".encode()).hexdigest()[:16]
 
 
-def halves(labels: np.ndarray) -> np.ndarray:
+def halves_of_objects(labels: np.ndarray) -> np.ndarray:
     """In which halves of its object each pixel lies.
 
     Parameters

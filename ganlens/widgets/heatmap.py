@@ -201,7 +201,7 @@ def neighbours(iou: np.ndarray) -> list[int]:
 def arrange(table: dict, order: str, interpretable_only: bool, minimum: float, search: str) -> Arrangement:
     """Choose and sort units and concepts; `arrange` of heatmap-table.js does the same in the page."""
     iou = np.frombuffer(table["iou"], "<u2").astype(int).reshape(-1, len(table["names"]))
-    shown = [c for c in range(len(table["names"])) if found(table, c, search)]
+    shown = [c for c in range(len(table["names"])) if fits_search(table, c, search)]
     if not shown:
         return Arrangement([], [], [])
     label = np.array(table["best"])
@@ -224,7 +224,7 @@ def arrange(table: dict, order: str, interpretable_only: bool, minimum: float, s
     return Arrangement(units.tolist(), concepts, best[units].tolist())
 
 
-def found(table: dict, concept: int, search: str) -> bool:
+def fits_search(table: dict, concept: int, search: str) -> bool:
     """Whether one of the words searched for is in the concept's name or category."""
     words = [word.strip().lower() for word in search.split(",") if word.strip()]
     text = f"{table['names'][concept]}:{table['categories'][concept]}".lower()

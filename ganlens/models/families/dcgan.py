@@ -33,7 +33,7 @@ from ganlens.models.families.dcgan_layers import (
     start_of,
     steps_to_image,
 )
-from ganlens.models.families.stylegan2 import place
+from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
 from ganlens.models.files.states import State
 from ganlens.models.latents import LAWS, drawn
@@ -73,7 +73,7 @@ class Chain(nn.Module):
         super().__init__()
         self.names = list(modules)
         for name, module in modules.items():
-            place(self, name, module)
+            place_module(self, name, module)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         for name in self.names:

@@ -206,7 +206,7 @@ class StyleGenerator(nn.Module):
         self.register_buffer("mean", mean)
         self.names = list(modules)
         for name, module in modules.items():
-            place(self, name, module)
+            place_module(self, name, module)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None, truncation: float = 1.0) -> torch.Tensor:
         w = self.mean + truncation * (self.mapping(z, labels) - self.mean)
@@ -228,7 +228,7 @@ class StyleGenerator(nn.Module):
         return image
 
 
-def place(root: nn.Module, name: str, module: nn.Module) -> None:
+def place_module(root: nn.Module, name: str, module: nn.Module) -> None:
     """Add a module under a dotted name; what lies between becomes empty modules."""
     *folders, last = name.split(".")
     for folder in folders:

@@ -22,7 +22,7 @@ MOST_DOUBLINGS = 9  # 2048 px
 MLP_RATE = 0.01
 
 
-def share(pattern: re.Pattern, names: Iterable[str]) -> float:
+def share_of_names(pattern: re.Pattern, names: Iterable[str]) -> float:
     hits = [pattern.fullmatch(name) is not None for name in names]
     return sum(hits) / max(1, len(hits))
 

@@ -22,7 +22,7 @@ from ganlens.models.families.stylegan2_parts import (
     modulated,
     numbers,
     shape,
-    share,
+    share_of_names,
     square,
 )
 from ganlens.models.files.reading import CheckpointError, fit, tensors
@@ -39,7 +39,7 @@ KEYS = re.compile(
 
 def likeness(state: State) -> float:
     """Share of the names that this family has."""
-    return share(KEYS, state.items)
+    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

@@ -10,7 +10,7 @@ import torch
 from ganlens.models import families
 from ganlens.models.base import Generator
 from ganlens.models.families.rewriting import rewrite
-from ganlens.models.files.reading import CheckpointError, listed, read
+from ganlens.models.files.reading import CheckpointError, first_names, read
 from ganlens.models.files.states import State, states
 
 MOST_TRIES = 12  # of a state dict taken for a family
@@ -79,7 +79,7 @@ def unfit(errors: list[str], found: list) -> str:
     if errors:
         return f"It is {errors[0]}."
     if found:
-        return f"It holds {listed(list(found[0][-1].items))}."
+        return f"It holds {first_names(list(found[0][-1].items))}."
     return "It holds no tensors by name."
 
 

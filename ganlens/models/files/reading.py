@@ -258,7 +258,9 @@ def fit(family: str, wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, 
     missing = [name for name in wanted if name not in state]
     left = [name for name in state if name not in wanted and name not in optional]
     if missing or left:
-        parts = [f"{what} {listed(names)}" for what, names in (("missing:", missing), ("left over:", left)) if names]
+        parts = [
+            f"{what} {first_names(names)}" for what, names in (("missing:", missing), ("left over:", left)) if names
+        ]
         raise CheckpointError(f"closest to {family}, but {'; '.join(parts)}")
     for name, shape in wanted.items():
         if tuple(state[name].shape) != tuple(shape):
@@ -273,7 +275,7 @@ def check_maps(family: str, maps: Iterable[tuple[int, int]]) -> None:
             raise CheckpointError(f"closest to {family}, but it has a layer of {units} maps of {side} x {side} cells")
 
 
-def listed(names: list[str], most: int = 6) -> str:
+def first_names(names: list[str], most: int = 6) -> str:
     return ", ".join(name[:80] for name in names[:most]) + (
         f" and {len(names) - most} more" if len(names) > most else ""
     )

@@ -52,7 +52,7 @@ class Stored:
     def __post_init__(self):
         numbers = (self.offset, *self.shape, *self.stride)
         if not all(type(n) is int and 0 <= n < 2**62 for n in numbers) or len(self.shape) != len(self.stride):
-            raise CheckpointError(f"a tensor of shape {short(self.shape)} and stride {short(self.stride)} is none")
+            raise CheckpointError(f"invalid shape {short(self.shape)} or stride {short(self.stride)} of a tensor")
         if len(self.shape) > 8 or math.prod(self.shape) > self.storage.numel or self.end > self.storage.numel:
             raise CheckpointError(
                 f"a tensor claims shape {short(self.shape)}, but its storage has {self.storage.numel} numbers"
@@ -138,7 +138,7 @@ class Array:
         try:
             _, shape, kind, fortran, raw = self.state
             if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
-                raise ValueError("its shape is none")
+                raise ValueError("its shape is invalid")
             numbers = kind.numbers(raw, math.prod(shape))
             return numbers.reshape(shape[::-1]).permute(*range(len(shape))[::-1]) if fortran else numbers.reshape(shape)
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
