@@ -42,7 +42,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("export", export, "put the trained weights into the package")
     command = add("evaluate", evaluate, "measure the embedded networks; writes scores.json and sheets")
     command.add_argument("-n", type=int, default=2000, help="images on each side (default: %(default)s)")
-    command.add_argument("--layers", nargs="*", default=["layer4", "layer5"], help="layers to switch units off in")
+    command.add_argument(
+        "--layers", nargs="*", default=["layer4", "layer5"], help="layers to switch units off and on in"
+    )
     return parser.parse_args(argv)
 
 
@@ -89,6 +91,7 @@ def evaluate(options) -> None:
 
     from ganlens.embedded.evaluation import (
         HELD_OUT,
+        evaluate_addition,
         evaluate_generator,
         evaluate_layers,
         evaluate_removal,
@@ -105,6 +108,7 @@ def evaluate(options) -> None:
         "generator": evaluate_generator(G, S, options.n),
         "layers": evaluate_layers(G, S, options.n),
         "removal": {layer: evaluate_removal(G, S, layer, options.n // 4) for layer in options.layers},
+        "addition": {layer: evaluate_addition(G, S, layer, options.n // 4) for layer in options.layers},
     }
     text = json.dumps(scores, indent=1, default=float)
     (options.folder / "scores.json").write_text(text)

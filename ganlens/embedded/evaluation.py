@@ -8,14 +8,17 @@ import torch
 from ganlens.comparisons.distances import frechet_distance, kernel_distance
 from ganlens.dissection.dissect import dissect
 from ganlens.effects.ablation import Effect
+from ganlens.effects.context import context
 from ganlens.effects.counting import count_under
 from ganlens.effects.single_units import unit_effects
 from ganlens.images import from_uint8
 from ganlens.models.base import Generator
 from ganlens.models.editing import ablate
 from ganlens.scenes.painter import HELD_OUT, paint_many
+from ganlens.segmenters.base import Segmenter
 from ganlens.segmenters.scenes import SceneSegmenter
 
+ADDED = ("door", "window", "tree", "dome", "cloud")
 OBJECTS = ("tree", "door", "dome", "window", "cloud", "tower", "path", "roof")
 
 
@@ -98,4 +101,25 @@ def evaluate_removal(generator: Generator, segmenter: SceneSegmenter, layer: str
             "others_by_iou": matching.collateral,
             "random": best.random[:, i].tolist(),
         }
+    return found
+
+
+def evaluate_addition(generator: Generator, segmenter: Segmenter, layer: str, n: int = 500, k: int = 20) -> dict:
+    """Pixels of a concept gained per pixel edited, where ``k`` units are switched on in one cell at a time.
+
+    The units with the highest IoU, at the default level: in the eighth of each image's cells where they add most
+    (``best``), in the best of all (``cell``), where there is sky, and with as many random units in the same eighth.
+    """
+    D, found = dissect(generator, segmenter, layer, n=1000), {}
+    sky = 1 + [concept.name for concept in D.concepts].index("sky")
+    for name in ADDED:
+        C = context(D, name, k=k, n=n, stride=max(1, D.shape[0] // 8))
+        assert C.random_gained is not None
+        pixels = C.size[0] * C.size[1] / (C.grid[0] * C.grid[1])
+        gained, random = (array.reshape(n, -1) / pixels for array in (C.gained, C.random_gained))
+        order = np.argsort(-gained, 1)[:, : max(1, gained.shape[1] // 8)]
+        best, by_chance = (np.take_along_axis(array, order, 1) for array in (gained, random))
+        in_the_sky = gained[(C.before == sky).any(-1).reshape(n, -1)]
+        parts = {"best": best, "cell": best[:, 0], "sky": in_the_sky, "random": by_chance}
+        found[name] = {part: round(float(values.mean()), 3) for part, values in parts.items() if values.size}
     return found

@@ -241,7 +241,8 @@ def train_as_one(rank: int, folder: Path, recipe: Recipe, processes: int, meetin
     if state.exists():
         trainer.load(torch.load(state, weights_only=True))
     journal = Journal(folder, trainer) if rank == 0 else None
-    while trainer.seen < recipe.images:
+    parent = os.getppid()
+    while trainer.seen < recipe.images and os.getppid() == parent:  # ends where the process that began it was killed
         losses = trainer.train_step()
         if journal:
             journal.write(losses)

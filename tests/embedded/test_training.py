@@ -9,9 +9,10 @@ import torch
 from scipy.linalg import sqrtm
 from torch.nn import functional as F
 
+import ganlens as gl
 from ganlens.embedded import segmentation
 from ganlens.embedded.__main__ import main
-from ganlens.embedded.evaluation import evaluate_segmenter, frechet_distance, kernel_distance
+from ganlens.embedded.evaluation import evaluate_addition, evaluate_segmenter, frechet_distance, kernel_distance
 from ganlens.embedded.training import Journal, Recipe, Trainer, equalized_adam, export, group_deviation, train
 from ganlens.models.families.scenes import SceneGenerator, load
 from ganlens.scenes.painter import paint_many
@@ -155,5 +156,17 @@ def test_command_paints(tmp_path):
 def test_command_evaluates(tmp_path):
     assert main(["evaluate", "-n", "48", "--layers", "--folder", str(tmp_path)]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert set(scores) == {"segmenter", "generator", "layers", "removal"}
+    assert set(scores) == {"segmenter", "generator", "layers", "removal", "addition"}
     assert (tmp_path / "samples.png").exists()
+
+
+@pytest.mark.slow
+def test_what_units_add_is_what_the_maps_say(G, S):
+    """Image by image: the eight best of 64 cells, of 64 pixels each; and cells with sky."""
+    found = evaluate_addition(G, S, "layer4", n=2)
+    D = gl.dissect(G, S, "layer4", n=1000, progress=False)
+    maps = [gl.where(D, "tree", 1_000_000 + i) for i in range(2)]
+    best = np.mean([np.sort(values.ravel())[-8:] for values in maps]) / 64
+    assert found["tree"]["best"] == pytest.approx(best, abs=1e-3)
+    assert found["tree"]["cell"] == pytest.approx(np.mean([values.max() for values in maps]) / 64, abs=1e-3)
+    assert found["tree"]["random"] < found["tree"]["best"] <= found["tree"]["cell"]

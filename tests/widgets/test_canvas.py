@@ -380,12 +380,13 @@ class TestOrder:
         assert canvas.units == tuple(np.argsort(-D.effects[:, 6], kind="stable")[:4])
         assert canvas.controls.long.layout.display == "none"
 
+    @pytest.mark.slow
     def test_by_gradient_and_optimised(self, G, S):
         D = gl.dissect(G, S, "layer9", n=16, progress=False)
         canvas = gl.InterventionCanvas(D, concept="tree", count=4)
         for order in ("gradient", "ace"):
             canvas.order = order
-            assert canvas.wait(120)
+            assert canvas.wait(300)
             assert canvas.failure == ""
             assert canvas.units == tuple(D.units("tree", 4, by=order))
         assert set(D.rankings) == {"gradient", "ace"}
