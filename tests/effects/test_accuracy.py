@@ -11,7 +11,7 @@ import torch
 from classifiers import COLORS, LAYER, TYPES
 
 import ganlens as gl
-from ganlens.effects.accuracy import ClassAccuracy, halves, random_edits
+from ganlens.effects.accuracy import ClassAccuracy, random_edits, split_ranking_and_judging
 from ganlens.models.editing import ablate, insert
 from ganlens.segmenters.base import Segmenter
 
@@ -80,7 +80,7 @@ def test_random_sets_are_measured_like_the_edits(C):
 
 
 def test_the_halves_share_out_every_class(C):
-    ranking, judging = halves(C)
+    ranking, judging = split_ranking_and_judging(C)
     assert sorted([*ranking, *judging]) == list(range(60))
     for c in range(3):
         assert abs((C.truth[ranking] == c).sum() - (C.truth[judging] == c).sum()) <= 1

@@ -370,6 +370,7 @@ class Narrow(nn.Module):
 
 
 class TestSize:
+    @pytest.mark.slow
     def test_512_units_are_under_10_megabytes(self, G, tmp_path):
         net = SceneGenerator()
         net.load_state_dict(G.net.state_dict())

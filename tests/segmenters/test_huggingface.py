@@ -432,6 +432,7 @@ class TestLoading:
         with pytest.raises(OSError, match=r"has no config\.json; give the folder of a model of transformers"):
             gl.load_segmenter(path)
 
+    @pytest.mark.slow
     def test_cached_model_needs_no_network(self, folders, tmp_path):
         """A model in the cache of transformers is used as it is, at once and in silence."""
         cache = tmp_path / "hub" / "models--someone--small"

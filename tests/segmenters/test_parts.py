@@ -6,7 +6,7 @@ import torch
 
 import ganlens as gl
 from ganlens import Segmenter
-from ganlens.segmenters.parts import halves
+from ganlens.segmenters.parts import halves_of_objects
 from ganlens.segmenters.union import UnionSegmenter, nearest
 
 
@@ -49,33 +49,33 @@ def slow_halves(labels):
 class TestHalves:
     def test_two_objects(self):
         labels = drawn("1100", "1100", "0022", "0022")  # they touch at a corner and have two labels
-        up, left = halves(labels[None, None].numpy())[0, 0]
+        up, left = halves_of_objects(labels[None, None].numpy())[0, 0]
         assert up.tolist() == [[1, 1, 0, 0], [2, 2, 0, 0], [0, 0, 1, 1], [0, 0, 2, 2]]
         assert left.tolist() == [[3, 4, 0, 0], [3, 4, 0, 0], [0, 0, 3, 4], [0, 0, 3, 4]]
 
     def test_corners_connect(self):
-        up, left = halves(drawn("10", "01")[None, None].numpy())[0, 0]
+        up, left = halves_of_objects(drawn("10", "01")[None, None].numpy())[0, 0]
         assert up.tolist() == [[1, 0], [0, 2]]
         assert left.tolist() == [[3, 0], [0, 4]]
 
     def test_middle_is_in_neither(self):
-        up, left = halves(drawn("1", "1", "1")[None, None].numpy())[0, 0]
+        up, left = halves_of_objects(drawn("1", "1", "1")[None, None].numpy())[0, 0]
         assert up.flatten().tolist() == [1, 0, 2]
         assert (left == 0).all()
 
     def test_random_maps(self):
         labels = np.random.default_rng(0).choice(4, (6, 2, 9, 12), p=[0.55, 0.15, 0.15, 0.15])
-        found = halves(labels)
+        found = halves_of_objects(labels)
         for n, plane in np.ndindex(6, 2):
             np.testing.assert_array_equal(found[n, plane], slow_halves(labels[n, plane]))
 
     def test_flipped(self):
         labels = np.random.default_rng(1).choice(3, (3, 1, 10, 11), p=[0.5, 0.25, 0.25])
-        flipped = halves(np.ascontiguousarray(labels[..., ::-1, ::-1]))[..., ::-1, ::-1]
-        np.testing.assert_array_equal(np.array([0, 2, 1, 4, 3])[flipped], halves(labels))
+        flipped = halves_of_objects(np.ascontiguousarray(labels[..., ::-1, ::-1]))[..., ::-1, ::-1]
+        np.testing.assert_array_equal(np.array([0, 2, 1, 4, 3])[flipped], halves_of_objects(labels))
 
     def test_nothing(self):
-        assert not halves(np.zeros((1, 1, 3, 3), int)).any()
+        assert not halves_of_objects(np.zeros((1, 1, 3, 3), int)).any()
 
 
 class TestParts:

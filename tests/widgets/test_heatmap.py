@@ -458,6 +458,7 @@ class TestPage:
             shown.hover(row, column)
             place = shown.cell(row, column)
             lab.mouse.click(place["left"], place["top"])
+            lab.wait_for_function("messages.some(([way]) => way === 'send')")
             unit, name = shown.units[row], shown.names[shown.concepts[column]]
             assert shown.traits() == f"{unit} ({unit},) {name}"
             assert [kind for way, kind in lab.evaluate("messages") if way == "send"] == ["comm_msg", "execute_request"]
