@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_the_stub_has_the_lazy_names():
     homes = {alias.asname: node.module for node in imports for alias in node.names}
     assert homes == {name: "ganlens" if home == name else f"ganlens.{home}" for name, home in gl._HOMES.items()}
     assert (PACKAGE / "py.typed").exists()
+    assert re.search(r"^ganlens = py\.typed, \*\.pyi$", (PACKAGE.parent / "setup.cfg").read_text(), re.MULTILINE)
 
 
 def test_every_module_is_imported_by_its_name():
