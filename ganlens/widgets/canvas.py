@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import ipywidgets as w
 import numpy as np
@@ -14,22 +12,18 @@ import traitlets
 
 from ganlens.arguments import check_integer, check_number
 from ganlens.dissection.result import Dissection
-from ganlens.effects.context import where
-from ganlens.images import encode, grid, resize
+from ganlens.images import grid, resize
 from ganlens.models.base import Generator
-from ganlens.models.editing import Abandoned, Edit, ablate, insert
+from ganlens.models.editing import Edit, ablate, insert
 from ganlens.recipe import Recipe, Renderer, as_recipe
+from ganlens.widgets import canvas_jobs as jobs
 from ganlens.widgets.canvas_parts import SHARP, Brush, Screen, SeedStrip, StrokeList
 from ganlens.widgets.canvas_state import Easel
-from ganlens.widgets.change_tables import unit_table
-from ganlens.widgets.controls import MODES, Cancelled, Controls
-from ganlens.widgets.orders import ORDERS, measure_order
+from ganlens.widgets.controls import MODES, Controls
+from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.panel import Panel
 from ganlens.widgets.strokes import Copy, History, Stroke, region_of
 from ganlens.widgets.worker import Worker
-
-FOUND = 20  # units that a region query gives
-PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
 
 
 class InterventionCanvas(Panel, w.VBox):
@@ -146,9 +140,9 @@ class InterventionCanvas(Panel, w.VBox):
         mode = mode or self.mode
         region = region_of(cells, self.shape) if region is None else np.asarray(region, float)
         if mode == "query":
-            self.worker.request("query", lambda: self._query(region))
+            self.worker.request("query", partial(jobs.query, self, region))
         elif mode == "copy":
-            self._copy(region)
+            jobs.copy(self, region)
         else:
             self._add(Stroke(self._edit(mode, region), self._label(mode)))
 
@@ -247,11 +241,10 @@ class InterventionCanvas(Panel, w.VBox):
         return insert(self.layer, self.units, on.tolist(), region=region, strength=self.strength)
 
     def _label(self, mode: str) -> str:
-        by_concept = self.concept and self.units == self._units_of(self.concept)
-        what = (
-            self.concept if by_concept else f"unit{'s' * (len(self.units) > 1)} {', '.join(map(str, self.units[:4]))}"
-        )
-        return f"{mode} {what}" + (" …" if not by_concept and len(self.units) > 4 else "")
+        if self.concept and self.units == self._units_of(self.concept):
+            return f"{mode} {self.concept}"
+        few = ", ".join(map(str, self.units[:4])) + (" …" if len(self.units) > 4 else "")
+        return f"{mode} unit{'s' * (len(self.units) > 1)} {few}"
 
     def _units_of(self, concept: str) -> tuple[int, ...]:
         return tuple(self.D.units(concept, self.count, by=self.order))
@@ -298,13 +291,8 @@ class InterventionCanvas(Panel, w.VBox):
         elif kind == "paste":
             self.paste(message["down"], message["right"])
         elif kind == "key":
-            commands = {
-                "undo": self.undo,
-                "redo": self.redo,
-                "next": lambda: self.step(1),
-                "previous": lambda: self.step(-1),
-            }
-            commands[message["command"]]()
+            command, seeds = message["command"], {"next": 1, "previous": -1}
+            self.step(seeds[command]) if command in seeds else {"undo": self.undo, "redo": self.redo}[command]()
         elif kind == "seed":
             self.seed = message["seed"]
         elif kind == "page":
@@ -374,7 +362,7 @@ class InterventionCanvas(Panel, w.VBox):
             return
         if not self.D.ranks(self.concept, self.order):
             self.controls.cancelled.clear()
-            self.long_worker.request("order", self._measure_order)
+            self.long_worker.request("order", partial(jobs.learn_order, self))
             return
         self.units = self._units_of(self.concept)
         self.unit = self.units[0]
@@ -395,7 +383,7 @@ class InterventionCanvas(Panel, w.VBox):
 
     def _refresh(self) -> None:
         """Have the image made, and then all that is said about it."""
-        self.worker.request("render", self._render)
+        self.worker.request("render", partial(jobs.render, self))
 
     def _show_strokes(self) -> None:
         strokes, past, future = self.history.strokes, self.history.past, self.history.future
@@ -406,72 +394,6 @@ class InterventionCanvas(Panel, w.VBox):
     def show_where(self) -> None:
         """Light up the cells in which adding the units would draw the concept, if that is asked for."""
         if self.controls.where.value:
-            self.long_worker.request("where", self._map_where)
+            self.long_worker.request("where", partial(jobs.map_where, self))
         else:
             self.brush.map = []
-
-    # ---- jobs: these run on the worker's thread
-
-    def _render(self) -> None:
-        easel, seed, edits, layer = self.easel, self.seed, self.edits, self.layer
-        outdated = partial(self.worker.outdated, "render")
-        try:
-            before, self.image = easel.paint(seed, edits, layer, outdated)
-        except Abandoned:
-            return
-        if outdated():
-            return  # a newer image is asked for
-        self.screen.show(self.image)
-        time.sleep(PAUSE)
-        self.brush.shown += 1
-        if before is not self.before:
-            self.before = before
-            self.brush.before = self.original.value = encode(before, "png")
-        self.controls.say(f"seed {seed} · {1000 * easel.spent:.0f} ms")
-        self._show_strokes()
-        if easel.segmenter is not None:
-            self.worker.request("measure", lambda: self._measure(easel, seed, edits, layer))
-
-    def _measure(self, easel: Easel, seed: int, edits: tuple[Edit, ...], layer: str) -> None:
-        if self.worker.outdated("render"):
-            return
-        table = easel.readout(seed, edits, layer)
-        if not self.worker.outdated("render"):
-            self.controls.readout.value = table
-
-    def _measure_order(self) -> None:
-        D, order = self.D, self.order
-        concept = cast(str, self.concept)  # its choice is what asked for this
-        try:
-            with self.controls.progress(order) as tell:
-                measure_order(D, concept, order, tell)
-        except Exception as error:
-            self.order = "iou"
-            if not isinstance(error, Cancelled):
-                raise
-        self._choose_units()
-
-    def _map_where(self) -> None:
-        """Try every cell of the image as it was before the edits."""
-        if self.concept is None or not self.units:
-            self.controls.where.value = False
-            raise ValueError("where can what go? Choose a concept first")
-        D = replace(self.D, generator=self.generator)
-        pixels = where(D, self.concept, self.seed, units=self.units, level=self.level)
-        self.brush.map = (pixels / max(pixels.max(), 1)).clip(0, 1).flatten().tolist()
-
-    def _query(self, region: np.ndarray) -> None:
-        found = self.easel.most_active(self.seed, self.edits, self.layer, region, self.D.levels, FOUND)
-        words = [label.concept.name if label.interpretable else "" for label in (self.D.labels[u] for u in found)]
-        self.controls.answer.value = unit_table(found[:8], words[:8])
-        self.brush.shown += 1
-        self.found = found
-
-    def _copy(self, region: np.ndarray) -> None:
-        if not self.units:
-            raise ValueError("no units to copy: choose a concept, or type unit numbers such as 3, 17, 40-43")
-        r = self.renderer.features(self.seed, self.edits, self.layer)[0, list(self.units)]
-        self.copied = Copy(self.layer, self.units, r.cpu().numpy(), region)
-        self.brush.clip = self.copied.outline
-        self.mode = "paste"
-        self.brush.shown += 1
