@@ -105,6 +105,9 @@ class TestModule:
         ]
         assert upward == []
 
+    def test_is_short(self, path):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, "what are its parts called?"
+
     def test_imports_heavy_packages_at_home(self, path):
         packages = {name.split(".")[0] for name in imports(path)} & set(HOMES)
         assert [package for package in packages if room(path) not in HOMES[package]] == []
