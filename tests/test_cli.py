@@ -292,6 +292,7 @@ class TestDissect:
         assert "Traceback" not in err.decode()
         assert list(tmp_path.iterdir()) == [target]
 
+    @pytest.mark.slow
     def test_workers_and_checkpoint(self, tmp_path):
         """Ctrl-C reaches all processes of a terminal; the same command goes on, to what one process finds."""
         run = "dissect", "layer1", "-n", 512, "--checkpoint", tmp_path / "run.npz", "-o", tmp_path / "a.npz"

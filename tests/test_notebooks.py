@@ -5,11 +5,8 @@ import pytest
 from refresh_notebooks import NOTEBOOKS, WIDGET, execute
 
 
-# The first one, which `make lab` opens, always; the others take minutes.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[pytest.mark.slow] if i else [], id=path.stem) for i, path in enumerate(NOTEBOOKS)],
-)
+@pytest.mark.slow  # the first one, which `make lab` opens, is also run in JupyterLab by test_lab.py
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path):
     stored = nbformat.read(path, as_version=4)
     assert pictures(execute(path)) == pictures(stored), "run `make notebooks` and commit the result"

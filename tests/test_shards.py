@@ -88,6 +88,7 @@ class TestSame:
     def test_in_any_number_of_shards(self, workers, pair, whole, tmp_path, shards):
         assert_all_same(ask(*pair, executor=workers, shards=shards), whole, tmp_path)
 
+    @pytest.mark.slow
     def test_of_real_networks(self, workers, G, S, tmp_path):
         options = {"n": 90, "rule": RULES, "progress": False, "within_category": True}
         found = gl.dissect(G, S, "layer3", executor=workers, shards=3, **options)

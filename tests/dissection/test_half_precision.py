@@ -80,6 +80,7 @@ class TestTaken:
         difference = np.abs(whole.iou - full.iou).max()
         assert 0 < difference < 0.01
 
+    @pytest.mark.slow
     def test_same_in_any_batch_and_shard(self, G, S, whole):
         """To the bit, as in float32."""
         options = {"n": 136, "half": True, "progress": False}

@@ -210,6 +210,7 @@ def test_edits_of_several_layers(C):
 # ---- a network that has learned something
 
 
+@pytest.mark.slow
 def test_without_its_units_a_class_is_lost_and_the_others_are_not():
     """The middle one of six cases: a network may need no unit for what it says where nothing speaks for the others."""
     S = Segmenter.wrap(planted.two_planes, planted.TWO_PLANES)
@@ -230,6 +231,7 @@ def test_without_its_units_a_class_is_lost_and_the_others_are_not():
     assert np.median(random) < 0.1
 
 
+@pytest.mark.slow
 def test_a_trained_network_has_units_that_see_what_it_tells_apart():
     C, S = classifiers.church_classifier(), gl.load_segmenter("scenes")
     D = gl.dissect(C, S, LAYER, n=96, progress=False)

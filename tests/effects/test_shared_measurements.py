@@ -141,6 +141,7 @@ class TestSame:
         found = gl.important_units(D, "red", executor=workers, shards=3, progress=False)
         assert_same(found, gl.important_units(D, "red", progress=False))
 
+    @pytest.mark.slow
     def test_of_the_embedded_networks(self, workers, D):
         """With the segmenter's bottleneck as features, on two threads here and one there."""
         torch.set_num_threads(2)

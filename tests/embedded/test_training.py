@@ -49,6 +49,7 @@ def test_training_goes_on_where_it_stopped(folder):
     assert torch.equal(weights(resumed), weights(whole))
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_leave_what_is_promised(folder):
     train(folder, RECIPE, processes=2)
     state = torch.load(folder / "generator.pt", weights_only=True)
