@@ -75,19 +75,17 @@ def measure(
     """
     if executor is None:
         return joined([look_at(look, things, batch, items, steps.go_on)])
+    parts = split([items], shards, max(smallest, batch or 1), batch or 1)
+    places, packed = {id(some): place for place, some in enumerate(parts)}, Packed(look, things, batch)
     found: dict[int, Arrays] = {}
-    places = {item: place for place, item in enumerate(items)}
 
     def take(some: Sequence[int], arrays: Arrays) -> bool:
-        found[places[some[0]]] = arrays
+        found[places[id(some)]] = arrays  # by the part itself, for an item may be asked for twice
         return not steps.go_on(cost * len(some))
 
-    parts = split([items], shards, max(smallest, batch or 1), batch or 1)
-    packed = Packed(look, things, batch)
     gather(executor, [Shard(look_at, packed, some, what) for some in parts], take, lambda: not steps.go_on())
-    sent = [places[some[0]] for some in parts]
-    kept = sent if gaps else sent[: next((k for k, place in enumerate(sent) if place not in found), len(sent))]
-    return joined([found[place] for place in kept if place in found])
+    first_gap = next((place for place in range(len(parts)) if place not in found), len(parts))
+    return joined([found[place] for place in sorted(found) if gaps or place < first_gap])
 
 
 def look_at(look: Callable, things: tuple, batch: int | None, items: Sequence[int], go_on: Callable) -> Arrays:

@@ -135,6 +135,12 @@ class TestSame:
         found = gl.class_accuracy(C, edits, executor=workers, shards=shards, progress=False)
         assert_same(found, gl.class_accuracy(C, edits, progress=False))
 
+    def test_accuracy_of_images_that_come_twice(self, workers):
+        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
+        some = {"images": [0, 1, 2, 3] * 40 + list(range(70)), "draws": 1, "progress": False}
+        found = gl.class_accuracy(C, gl.ablate("layer", [2]), executor=workers, shards=7, **some)
+        assert_same(found, gl.class_accuracy(C, gl.ablate("layer", [2]), **some))
+
     def test_important_units(self, workers):
         C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
         D = gl.dissect(C, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=32, progress=False)
