@@ -14,8 +14,11 @@ from ganlens.arguments import check_kind
 from ganlens.files import write_atomically
 from ganlens.images import to_uint8
 from ganlens.models import load_generator
-from ganlens.models.base import Generator, OpenedGenerator, as_seeds
+from ganlens.models.base import Generator
+from ganlens.models.classifier import as_generator
 from ganlens.models.editing import Edit, as_edits, hooked
+from ganlens.models.latents import as_seeds
+from ganlens.models.opened import OpenedGenerator
 
 FORMAT = 1
 KEPT = 4  # opened layers that a renderer keeps
@@ -65,14 +68,14 @@ class Recipe:
     @classmethod
     def of(cls, G: Generator, seed: int, edits: Sequence[Edit] | Edit = ()) -> "Recipe":
         """The recipe of a generator's image; ValueError if an edit does not fit."""
-        check_kind("generator", G, Generator, "one from gl.load_generator or gl.Generator.wrap")
+        G = as_generator(G)
         recipe = cls(G.name, G.fingerprint, seed, edits=as_edits(edits), settings=G.chosen)
         check_edits(G, recipe.edits)
         return recipe
 
     def check(self, G: Generator) -> None:
         """ValueError if the recipe is another generator's, or an edit or a setting does not fit."""
-        check_kind("generator", G, Generator, "the one that the recipe was made with")
+        as_generator(G)
         fingerprint = G.fingerprint
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -176,8 +179,7 @@ class Renderer:
     """
 
     def __init__(self, G: Generator):
-        G.check_draws()
-        self.G, self.lock = G, Lock()
+        self.G, self.lock = as_generator(G), Lock()
         self.kept: dict[tuple, OpenedGenerator] = {}  # the newest is the last
 
     def render(

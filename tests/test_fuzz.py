@@ -212,7 +212,9 @@ SEEDS = st.one_of(
 
 
 # the generator has neither classes nor truncation
-@fuzzed(80, ["Choices.variant"], seeds=SEEDS | any_.ANYTHING, other=any_.ANYTHING, labels=any_.TENSORS | any_.ANYTHING)
+@fuzzed(
+    80, ["Generator.variant"], seeds=SEEDS | any_.ANYTHING, other=any_.ANYTHING, labels=any_.TENSORS | any_.ANYTHING
+)
 def test_generate(lab, seeds, other, labels):
     refused(lab.G.latents, seeds)
     refused(lab.G.generate, seeds)

@@ -33,7 +33,7 @@ class Pictures(NamedTuple):
 
 def reference_images(G: Generator, reference, n: int) -> Pictures | None:
     """The reference images that are meant; None where there are none. ValueError if they do not fit the generator."""
-    size = tuple(G.image_shape[1:])
+    size = G.image_shape[1], G.image_shape[2]
     if reference is None:
         if not isinstance(G.net, SceneGenerator):
             return None

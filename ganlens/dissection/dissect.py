@@ -8,14 +8,14 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
-from ganlens.arguments import MOST_IMAGES, first_few
+from ganlens.arguments import MOST_IMAGES, check_kind, first_few
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
 from ganlens.dissection.half_precision import keeps_concepts
 from ganlens.dissection.layer_statistics import table_bytes
 from ganlens.dissection.passes import PILOT, Pass, Question, dissection_of, half_type, run_on
 from ganlens.dissection.result import Dissection
-from ganlens.models.base import Generator
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
+from ganlens.models.network import ImageNetwork
 from ganlens.progress import interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
 from ganlens.shards import check_executor
@@ -48,22 +48,22 @@ class Options(TypedDict, total=False):
 
 @overload
 def dissect(
-    generator: Generator, segmenter: Segmenter, layers: str, *, rule: str = ..., **options: "Unpack[Options]"
+    generator: ImageNetwork, segmenter: Segmenter, layers: str, *, rule: str = ..., **options: "Unpack[Options]"
 ) -> Dissection: ...
 @overload
 def dissect(
-    generator: Generator, segmenter: Segmenter, layers: Several, *, rule: str = ..., **options: "Unpack[Options]"
+    generator: ImageNetwork, segmenter: Segmenter, layers: Several, *, rule: str = ..., **options: "Unpack[Options]"
 ) -> dict[str, Dissection]: ...
 @overload
 def dissect(
-    generator: Generator, segmenter: Segmenter, layers: str, *, rule: Several, **options: "Unpack[Options]"
+    generator: ImageNetwork, segmenter: Segmenter, layers: str, *, rule: Several, **options: "Unpack[Options]"
 ) -> dict[str, Dissection]: ...
 @overload
 def dissect(
-    generator: Generator, segmenter: Segmenter, layers: Several, *, rule: Several, **options: "Unpack[Options]"
+    generator: ImageNetwork, segmenter: Segmenter, layers: Several, *, rule: Several, **options: "Unpack[Options]"
 ) -> dict[str, dict[str, Dissection]]: ...
 def dissect(
-    generator: Generator,
+    generator: ImageNetwork,
     segmenter: Segmenter,
     layers: str | Sequence[str],
     *,
@@ -94,8 +94,8 @@ def dissect(
 
     Parameters
     ----------
-    generator : Generator
-        From `ganlens.load_generator` or `Generator.wrap`.
+    generator : Generator or Classifier
+        From `ganlens.load_generator`, `Generator.wrap` or `Classifier.wrap`.
     segmenter : Segmenter
         From `ganlens.load_segmenter` or `Segmenter.wrap`.
     layers : str or sequence of str
@@ -184,11 +184,8 @@ def dissect(
 
 
 def check_networks(generator, segmenter) -> None:
-    for what, live, kind in (("generator", generator, Generator), ("segmenter", segmenter, Segmenter)):
-        if not isinstance(live, kind):
-            raise ValueError(
-                f"{what}: {type(live).__name__} given; expected one from gl.load_{what} or gl.{kind.__name__}.wrap"
-            )
+    check_kind("generator", generator, ImageNetwork, "one from gl.load_generator or gl.Generator.wrap")
+    check_kind("segmenter", segmenter, Segmenter, "one from gl.load_segmenter or gl.Segmenter.wrap")
 
 
 def as_names(name: str, given, expected: str) -> list[str]:
@@ -242,7 +239,7 @@ def check_whole(name: str, value, low: int, high: int | None, expected: str) -> 
         raise ValueError(f"{name}={value}: {expected}")
 
 
-def batch_for(generator: Generator, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
+def batch_for(generator: ImageNetwork, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
     """Images at once: the usual number, or all that fit into a budget."""
     if memory is None:
         return steady_batch(generator, question.layers)

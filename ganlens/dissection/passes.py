@@ -12,8 +12,8 @@ from ganlens.arguments import MOST_IMAGES
 from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
 from ganlens.dissection.result import Dissection
 from ganlens.measuring import in_batches
-from ganlens.models.base import Generator
 from ganlens.models.bit_exact import GRANULE
+from ganlens.models.network import ImageNetwork
 from ganlens.segmenters.base import Segmenter, check_labels
 from ganlens.shards import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale
@@ -60,7 +60,7 @@ class Pass:
 
     Parameters
     ----------
-    generator, segmenter : Generator, Segmenter
+    generator, segmenter : Generator (or Classifier), Segmenter
         The networks.
     question : Question
         What is counted.
@@ -78,7 +78,12 @@ class Pass:
     """
 
     def __init__(
-        self, generator: Generator, segmenter: Segmenter, question: Question, batch: int = GRANULE, half: bool = False
+        self,
+        generator: ImageNetwork,
+        segmenter: Segmenter,
+        question: Question,
+        batch: int = GRANULE,
+        half: bool = False,
     ):
         self.generator, self.segmenter, self.question, self.half = generator, segmenter, question, half
         self.batch = -(-batch // GRANULE) * GRANULE

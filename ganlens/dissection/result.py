@@ -1,6 +1,5 @@
 """What a dissection found: a value that can be asked, saved, loaded and exported."""
 
-import io
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,18 +12,23 @@ import torch
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
 from ganlens.dissection.layer_statistics import Counts
-from ganlens.dissection.ranking import KEPT_RANKINGS, Ranked, UnitLabel
-from ganlens.dissection.saved import ARRAYS, FLAGS, FORMAT, OPTIONAL, SETTINGS, read_archive
+from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, label_of, merit_for
+from ganlens.dissection.saved import FLAGS, check_origin, fields_of, header_of, read_archive, write_archive
+from ganlens.dissection.top_images import spotlights
+from ganlens.dissection.unit_tables import matches_of, rows_of
 from ganlens.files import write_atomically
-from ganlens.images import spotlight, strip, to_uint8
+from ganlens.images import strip
 from ganlens.models.base import Generator
+from ganlens.models.classifier import as_generator
+from ganlens.models.editing import as_array
+from ganlens.models.network import ImageNetwork
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
-from ganlens.statistics import Levels, information_quality, upsample
+from ganlens.statistics import Levels, information_quality
 from ganlens.tables import Tabular, html_table
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Dissection(Ranked, Tabular):
+class Dissection(Tabular):
     """The units of one layer, matched with concepts.
 
     U units, C concepts, K top images per unit. Made by `ganlens.dissect`.
@@ -49,7 +53,7 @@ class Dissection(Ranked, Tabular):
         Quantiles and mean of the units' features over the cells.
     origin : dict
         Name and fingerprint of generator and segmenter; the generator's settings, where they are not the usual ones.
-    generator, segmenter : Generator, Segmenter or None
+    generator, segmenter : Generator (or Classifier), Segmenter or None
         The live objects; not saved.
     flags : dict of str to list of int
         Units marked by hand, see `flag`.
@@ -82,7 +86,7 @@ class Dissection(Ranked, Tabular):
     top_values: np.ndarray
     levels: Levels
     origin: dict[str, Any]
-    generator: Generator | None = None
+    generator: ImageNetwork | None = None
     segmenter: Segmenter | None = None
     flags: dict[str, list[int]] = field(default_factory=dict)
     broken: list[int] = field(default_factory=list)
@@ -97,13 +101,13 @@ class Dissection(Ranked, Tabular):
         return Counts(self.on, self.overlap, self.area, self.scope)
 
     @cached_property
-    def iou(self) -> np.ndarray:  # type: ignore[override]  # computed when it is first asked for
+    def iou(self) -> np.ndarray:
         """Intersection over union (U, C), pooled over the sample: one ratio of sums, no mean of ratios."""
         union = self.on + self.area - self.overlap
         return np.divide(self.overlap, union, out=np.zeros(union.shape), where=union > 0)
 
     @cached_property
-    def iqr(self) -> np.ndarray:  # type: ignore[override]
+    def iqr(self) -> np.ndarray:
         """Information quality ratio I / H of "unit on" and "concept there" (U, C), Bau et al., ICLR 2019.
 
         Under the rule "iqr" it is 0 where no threshold met the conditions (agreement over 0.8, positive level, concept
@@ -146,20 +150,7 @@ class Dissection(Ranked, Tabular):
     def labels(self) -> tuple[UnitLabel, ...]:
         """The concept of each unit with its runner-up; U of them."""
         order = np.argsort(-self.merit, axis=1, kind="stable")
-        return tuple(self._label(unit, *order[unit, :2]) for unit in range(len(order)))
-
-    def _label(self, unit: int, best: int, second: int | None = None) -> UnitLabel:
-        iou, iqr = self.iou[unit], self.iqr[unit]
-        if self.rule == "quantile":
-            interpretable = iou[best] > 0.04
-        elif self.rule == "iqr":
-            interpretable = iou[best] > 0.05 and iqr[best] > 0.01
-        else:
-            interpretable = iou[best] > max(0.04, self.chance[best])
-        runner_up = None if second is None else self.concepts[second]
-        runner_up_iou = 0.0 if second is None else float(iou[second])
-        values = float(iou[best]), runner_up, runner_up_iou, float(iqr[best]), float(self.chance[best])
-        return UnitLabel(unit, self.concepts[best], *values, bool(interpretable))
+        return tuple(label_of(self, unit, *order[unit, :2]) for unit in range(len(order)))
 
     @property
     def interpretable(self) -> list[int]:
@@ -171,6 +162,75 @@ class Dissection(Ranked, Tabular):
         """Numbers of the units that have the same value in all cells of all images."""
         return (self.levels.lowest == self.levels.highest).nonzero()[:, 0].tolist()
 
+    # ---- rankings
+
+    def units(self, concept: str | Concept, k: int | None = 20, by: str = "iou") -> list[int]:
+        """Unit numbers for a concept, best first.
+
+        Parameters
+        ----------
+        concept : str or Concept
+            A word of the vocabulary.
+        k : int or None
+            At most how many; None for all.
+        by : {"iou", "iqr", "effect", "gradient", "ace"}
+            What they are ranked by. ``"effect"`` is the causal order, known once ``effects`` is set; ``"gradient"`` and
+            ``"ace"`` are known once `keep_ranking` was called. Equal ones are in the order of their numbers, in the
+            last two in that of their IoU.
+        """
+        if not (k is None or (isinstance(k, Integral) and not isinstance(k, bool) and k >= 1)):
+            have = f"{self.layer} has {len(self.iou)} units"
+            raise ValueError(f"k={short_repr(k)}: {have}; expected at least 1, or None for all")
+        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
+        merit = merit_for(self, by, index)
+        second = self.iou[:, index] if by in KEPT_RANKINGS else np.zeros(len(merit))
+        return np.lexsort((-second, -merit))[:k].tolist()
+
+    def ranks(self, concept: str | Concept, by: str) -> bool:
+        """Whether `units` can rank by that for a concept, or it must be measured first."""
+        index = concept_index(self.concepts, concept, f"the vocabulary of {self.origin['segmenter']}")
+        try:
+            merit_for(self, by, index)
+        except ValueError:
+            return False
+        return True
+
+    def keep_ranking(self, by: str, values: np.ndarray, concept: str | Concept | None = None) -> None:
+        """Remember what units can be ranked by, for `units`; `save` keeps it.
+
+        Parameters
+        ----------
+        by : {"gradient", "ace"}
+            Its name.
+        values : array (U, C), or (U,) for one concept
+            The higher the better.
+        concept : str or Concept, optional
+            The concept that ``values`` (U,) are for; those for others stay as they are.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> D = gl.dissect(gl.load_generator("scenes"), gl.load_segmenter("scenes"), "layer9", n=8, progress=False)
+        >>> D.keep_ranking("gradient", gl.unit_gradients(D, n=4, progress=False))
+        >>> len(D.units("tree", k=3, by="gradient"))
+        3
+        """
+        if not isinstance(by, str) or by not in KEPT_RANKINGS:
+            raise ValueError(close_match("ranking", by, list(KEPT_RANKINGS), "this dissection"))
+        kept = np.array(self.rankings.get(by, np.full(self.iou.shape, np.nan)))
+        place = slice(None) if concept is None else concept_index(self.concepts, concept, self.origin["segmenter"])
+        values = as_array("ranking", values)
+        if values.shape != kept[:, place].shape:
+            raise ValueError(f"ranking {by!r} of shape {values.shape}: expected {kept[:, place].shape}")
+        kept[:, place] = values
+        self.rankings = self.rankings | {by: kept}
+
+    def check_effects(self) -> None:
+        """ValueError if ``effects`` is not set, or not for all units."""
+        if self.effects is None or np.shape(self.effects) != self.iou.shape:
+            found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
+            raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")
+
     # ---- pictures
 
     def strip(self, unit: int, k: int = 8) -> np.ndarray:
@@ -180,23 +240,7 @@ class Dissection(Ranked, Tabular):
     def spotlights(self, units: list[int], k: int = 8, factor: int = 3) -> list[np.ndarray]:
         """For each unit its ``k`` top images, lit where it is on: (k, Y, X, 3); each image is generated once."""
         self.check_units(units)
-        units, k, generator = list(map(int, units)), check_integer("k", k), self.attached("generator")
-        seeds = {unit: [s for s in self.top[unit, :k].tolist() if s >= 0] for unit in units}
-        every = sorted(set().union(*seeds.values()))
-        size = tuple(generator.image_shape[1:])
-        pictures: dict[int, np.ndarray] = {}
-        masks: dict[tuple[int, int], np.ndarray] = {}
-        for start in range(0, len(every), 32):
-            some = every[start : start + 32]
-            x, features = generator.read(generator.latents(some), [self.layer])
-            pictures |= dict(zip(some, to_uint8(x), strict=True))
-            for unit in units:
-                inside = [s for s in some if s in seeds[unit]]
-                if inside:
-                    r = features[self.layer][[some.index(s) for s in inside], unit : unit + 1]
-                    on = (upsample(r, size)[:, 0] > float(self.thresholds[unit])).cpu().numpy()
-                    masks |= {(unit, s): m for s, m in zip(inside, on, strict=True)}
-        return [np.stack([spotlight(pictures[s], masks[unit, s], factor) for s in seeds[unit]]) for unit in units]
+        return spotlights(self, list(map(int, units)), check_integer("k", k), factor)
 
     def check_units(self, units) -> None:
         """ValueError if a unit is out of range."""
@@ -236,46 +280,15 @@ class Dissection(Ranked, Tabular):
 
     def rows(self) -> list[dict]:
         """One dict per unit: its label and numbers."""
-        achieved, thresholds = self.achieved, self.thresholds
-        return [
-            {
-                "unit": label.unit,
-                "concept": label.concept.name,
-                "category": label.concept.category,
-                "iou": round(label.iou, 6),
-                "chance": round(label.chance, 6),
-                "iqr": round(label.iqr, 6),
-                "runner_up": label.runner_up.name if label.runner_up else "",
-                "runner_up_iou": round(label.runner_up_iou, 6),
-                "interpretable": label.interpretable,
-                "threshold": float(thresholds[label.unit]),
-                "on": float(achieved[label.unit]),
-                "top_seed": int(self.top[label.unit, 0]),
-            }
-            for label in self.labels
-        ]
+        return rows_of(self)
 
     def matches(self, concept: str | Concept) -> list[dict]:
         """One dict per unit, best first: how well it matches a concept, and what it draws."""
-        units = self.units(concept, k=None)
-        index = concept_index(self.concepts, concept, self.origin["segmenter"])
-        return [
-            {
-                "unit": unit,
-                "concept": self.concepts[index].name,
-                "category": self.concepts[index].category,
-                "iou": round(float(self.iou[unit, index]), 6),
-                "chance": round(float(self.chance[index]), 6),
-                "iqr": round(float(self.iqr[unit, index]), 6),
-                "draws": self.labels[unit].concept.name if self.labels[unit].interpretable else "",
-                "top_seed": int(self.top[unit, 0]),
-            }
-            for unit in units
-        ]
+        return matches_of(self, concept_index(self.concepts, concept, self.origin["segmenter"]))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Settings, summary and table as JSON; written to ``path`` if one is given."""
-        content = self._header() | {"summary": self.summary(), "units": self.rows()}
+        content = header_of(self) | {"summary": self.summary(), "units": self.rows()}
         text = json.dumps(content, indent=1)
         if path is not None:
             write_atomically(path, text.encode())
@@ -332,26 +345,13 @@ class Dissection(Ranked, Tabular):
 
     # ---- files
 
-    def _header(self) -> dict:
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        settings = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
-        return {"format": FORMAT, "concepts": [list(c) for c in self.concepts], **settings}
-
     def save(self, path: str | Path) -> None:
         """Write everything but the live objects to an ``.npz`` file, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        arrays |= {f"levels_{name}": array for name, array in self.levels.state().items()}
-        if self.effects is not None:
-            self.check_effects()
-            arrays["effects"] = np.asarray(self.effects, float)
-        arrays |= {f"ranking_{by}": values for by, values in self.rankings.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, header=np.array(json.dumps(self._header())), **arrays)
-        write_atomically(path, buffer.getvalue())
+        write_archive(self, path)
 
     @classmethod
     def load(
-        cls, path: str | Path, generator: Generator | None = None, segmenter: Segmenter | None = None
+        cls, path: str | Path, generator: ImageNetwork | None = None, segmenter: Segmenter | None = None
     ) -> "Dissection":
         """Read a file written by `save`, and attach the live objects if given.
 
@@ -362,26 +362,8 @@ class Dissection(Ranked, Tabular):
             settings of the generator.
         """
         header, arrays = read_archive(Path(check_kind("path", path, str | Path, "that of a file that D.save wrote")))
-        for what, live in (("generator", generator), ("segmenter", segmenter)):
-            known = header["origin"][f"{what}_fingerprint"]
-            if live is not None and live.fingerprint != known:
-                raise ValueError(
-                    f"{path} was made with the {what} {header['origin'][what]} (fingerprint {known}), not with "
-                    f"{live.name} (fingerprint {live.fingerprint}); its numbers can be read without a {what}"
-                )
-        chosen = header["origin"].get("generator_settings", {})
-        if generator is not None and generator.chosen != chosen:
-            wanted = ", ".join(f"{name}={value!r}" for name, value in (generator.defaults | chosen).items())
-            raise ValueError(
-                f"{path} was made with {header['origin']['generator']}, not with {generator.title}: "
-                f"give generator.variant({wanted})"
-            )
-        levels = Levels.from_state({k.removeprefix("levels_"): v for k, v in arrays.items() if k.startswith("levels_")})
-        settings = {k: header[k] for k in SETTINGS} | {"shape": tuple(header["shape"])}
-        concepts = tuple(Concept(*pair) for pair in header["concepts"])
-        settings |= {k: arrays[k] for k in ARRAYS} | {"concepts": concepts, "levels": levels}
-        settings |= {"rankings": {by: arrays[f"ranking_{by}"] for by in KEPT_RANKINGS if f"ranking_{by}" in arrays}}
-        return cls(**settings, effects=arrays.get("effects"), generator=generator, segmenter=segmenter)
+        check_origin(path, header["origin"], generator, segmenter)
+        return cls(**fields_of(header, arrays), generator=generator, segmenter=segmenter)
 
 
 def check_flag(name: str) -> None:
@@ -393,3 +375,8 @@ def check_flag(name: str) -> None:
 def check_dissection(D) -> Dissection:
     """A dissection as it is; ValueError for anything else."""
     return check_kind("D", D, Dissection, "a Dissection, as gl.dissect returns it")
+
+
+def generator_of(D: Dissection) -> Generator:
+    """The live generator; ValueError if none is at hand, or it is a classifier, whose edits change no image."""
+    return as_generator(D.attached("generator"))

@@ -1,10 +1,20 @@
-"""What stands in the file of a saved dissection, read and checked."""
+"""The file of a saved dissection: written whole, read and checked."""
 
+import io
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ganlens.files import read_arrays
+from ganlens.dissection.ranking import KEPT_RANKINGS
+from ganlens.files import read_arrays, write_atomically
+from ganlens.models.network import ImageNetwork
+from ganlens.segmenters.base import Concept, Segmenter
+from ganlens.statistics import Levels
+
+if TYPE_CHECKING:
+    from ganlens.dissection.result import Dissection
 
 FORMAT = 1
 OPTIONAL: dict[str, dict | list] = {"flags": {}, "broken": []}  # what they are where a file has no such entry
@@ -41,6 +51,54 @@ KINDS = {  # of the entries of a header
 
 def is_pair(value) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_text, value))
+
+
+def header_of(D: "Dissection") -> dict:
+    """Settings, origin and vocabulary of a dissection."""
+    settings = {name: getattr(D, name) for name in SETTINGS}
+    settings = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
+    return {"format": FORMAT, "concepts": [list(c) for c in D.concepts], **settings}
+
+
+def write_archive(D: "Dissection", path: str | Path) -> None:
+    """Write everything but the live objects to an ``.npz`` file, whole or not at all."""
+    arrays = {name: getattr(D, name) for name in ARRAYS}
+    arrays |= {f"levels_{name}": array for name, array in D.levels.state().items()}
+    if D.effects is not None:
+        D.check_effects()
+        arrays["effects"] = np.asarray(D.effects, float)
+    arrays |= {f"ranking_{by}": values for by, values in D.rankings.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, header=np.array(json.dumps(header_of(D))), **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def fields_of(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of the dissection that a file holds."""
+    prefix = "levels_"
+    levels = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    rankings = {by: arrays[f"ranking_{by}"] for by in KEPT_RANKINGS if f"ranking_{by}" in arrays}
+    fields = {name: header[name] for name in SETTINGS} | {"shape": tuple(header["shape"])}
+    fields |= {name: arrays[name] for name in ARRAYS} | {"levels": Levels.from_state(levels)}
+    concepts = tuple(Concept(*pair) for pair in header["concepts"])
+    return fields | {"concepts": concepts, "rankings": rankings, "effects": arrays.get("effects")}
+
+
+def check_origin(path: str | Path, origin: dict, generator: ImageNetwork | None, segmenter: Segmenter | None) -> None:
+    """ValueError if a file was made with another generator or segmenter, or with other settings of the generator."""
+    for what, live in (("generator", generator), ("segmenter", segmenter)):
+        known = origin[f"{what}_fingerprint"]
+        if live is not None and live.fingerprint != known:
+            raise ValueError(
+                f"{path} was made with the {what} {origin[what]} (fingerprint {known}), not with "
+                f"{live.name} (fingerprint {live.fingerprint}); its numbers can be read without a {what}"
+            )
+    chosen = origin.get("generator_settings", {})
+    if generator is not None and generator.chosen != chosen:
+        wanted = ", ".join(f"{name}={value!r}" for name, value in (generator.defaults | chosen).items())
+        raise ValueError(
+            f"{path} was made with {origin['generator']}, not with {generator.title}: give generator.variant({wanted})"
+        )
 
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from ganlens.comparisons.distances import (
     frechet_between,
 )
 from ganlens.comparisons.image_sources import Pictures
-from ganlens.dissection.result import Dissection
+from ganlens.dissection.result import Dissection, generator_of
 from ganlens.effects.counting import edited
 from ganlens.models.editing import Edit
 from ganlens.progress import Steps
@@ -48,7 +48,7 @@ def check_top(top: int | None, n: int, count: int) -> int:
 
 def peaks_and_features(D: Dissection, extractor: Extractor, seeds: Sequence[int], go_on) -> Arrays:
     """The highest value of each unit (N, U) in a batch of images, and the images' features (N, D)."""
-    opened = D.attached("generator").open(D.layer, seeds)
+    opened = generator_of(D).open(D.layer, seeds)
     found = {"peaks": opened.features.amax((2, 3)).cpu().numpy(), "features": extractor(opened.image)}
     go_on(len(seeds))
     return found
@@ -65,7 +65,7 @@ def scores_by_distance(found: Arrays, known: np.ndarray, n: int, top: int) -> np
 
 def activation_above(D: Dissection, seeds: Sequence[int], go_on) -> Arrays:
     """Activation above the median in a batch: of each unit its sum, its sum in a few cells and its peak (N, 3, U)."""
-    G = D.attached("generator")
+    G = generator_of(D)
     typical = D.levels.quantile(0.5).to(G.device)[:, None]
     few = max(1, round(FEW * D.shape[0] * D.shape[1]))
     above = (G.open(D.layer, seeds).features.flatten(2) - typical).relu()
@@ -89,7 +89,7 @@ def features_under(
     D: Dissection, extractor: Extractor, edits: Sequence[Edit], seeds: Sequence[int], go_on
 ) -> Arrays | None:
     """Features (N, 1 + E, D) of a batch of images, unedited and under each edit; None if interrupted in between."""
-    opened = D.attached("generator").open(D.layer, seeds)
+    opened = generator_of(D).open(D.layer, seeds)
     features = [extractor(opened.image)]
     for edit in edits:
         if not go_on(len(seeds)):

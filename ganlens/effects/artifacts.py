@@ -21,7 +21,7 @@ from ganlens.comparisons.distances import (
     jackknife,
 )
 from ganlens.comparisons.image_sources import Pictures, reference_images
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.artifact_scores import (
     activation_above,
     check_top,
@@ -251,7 +251,7 @@ def find_artifacts(
         raise ValueError(close_match("method", method, METHODS, "find_artifacts"))
     n, draws = check_image_count(n), check_integer("draws", draws, 1, MOST_DRAWS)
     check_executor(executor, shards)
-    G, marked = D.attached("generator"), marked_units(D) if method == "flags" else []
+    G, marked = generator_of(D), marked_units(D) if method == "flags" else []
     size = check_size_of_set(D, len(marked) or k)
     ablate(D.layer, [0], to=to)  # a wrong level is found before anything is done
     pictures = references_for(G, reference, n, method)

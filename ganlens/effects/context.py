@@ -12,15 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import units_or_best
 from ganlens.effects.context_result import ARRAYS, Context, on_all_cells
 from ganlens.effects.counting import check_draws, labels_of, random_sets, seeds_of
 from ganlens.effects.insertion import presence_levels
 from ganlens.measuring import measure
-from ganlens.models.base import grown
 from ganlens.models.bit_exact import GRANULE
 from ganlens.models.editing import Edit, insert, quantile_of
+from ganlens.models.latents import grown
 from ganlens.progress import steps
 from ganlens.segmenters.base import Concept, concept_index
 from ganlens.segmenters.labels import pixels_below, tally
@@ -177,7 +177,7 @@ def insertions(D: Dissection, concept, units, k: int, level, stride: int, draws:
     named = named_levels(D, D.concepts[target], level) if isinstance(level, str) else None
     sets = [units, *random_sets(D, len(units), draws)]
     edits = [insert(D.layer, some, level if named is None else named[some]) for some in sets]
-    D.attached("generator").check_edit(edits[0])
+    generator_of(D).check_edit(edits[0])
     return edits, target
 
 
@@ -203,7 +203,7 @@ def trials(
     ``before`` (R, Q, L), ``gained`` (E, R, Q) and ``change`` (E, R, Q, C), as `ganlens.effects.context.Context` has
     them. The image is made and segmented once.
     """
-    G, grid = D.attached("generator"), D.shape[:2]
+    G, grid = generator_of(D), D.shape[:2]
     rows, columns = (tried(cells, stride) for cells in grid)
     y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
     found = []

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
-from ganlens.dissection.result import Dissection
+from ganlens.dissection.result import Dissection, generator_of
 from ganlens.measuring import measure
-from ganlens.models.base import Generator, OpenedGenerator
 from ganlens.models.editing import Edit
+from ganlens.models.network import ImageNetwork
+from ganlens.models.opened import OpenedGenerator
 from ganlens.progress import steps
 from ganlens.segmenters.base import check_labels
 from ganlens.segmenters.labels import pixels_below, tally
@@ -71,9 +72,9 @@ def count_under(
     check_executor(executor, shards)
     for edit in edits:
         for one in [edit] if isinstance(edit, Edit) else edit:
-            D.attached("generator").check_edit(one)
+            generator_of(D).check_edit(one)
     seeds, cost = seeds_of(D.sample + 1 if sample is None else sample, n), len(edits) + 1
-    edits = [on_levels(D.attached("generator"), edit) if isinstance(edit, Edit) else edit for edit in edits]
+    edits = [on_levels(generator_of(D), edit) if isinstance(edit, Edit) else edit for edit in edits]
     with steps(progress, n * cost, "edit") as step:
         things = D, edits, regions, seeds.start
         found = measure(count_batch, things, seeds, step, BATCH, executor, shards, cost=cost)
@@ -82,7 +83,7 @@ def count_under(
     return Counted(found["before"], after, changed, found["pixels"], whole)
 
 
-def on_levels(G: Generator, edit: Edit) -> Edit:
+def on_levels(G: ImageNetwork, edit: Edit) -> Edit:
     """An edit with its level in numbers where it was named, so that no worker has to find it out."""
     return edit.on(level=G.level(edit).tolist()) if isinstance(edit.level, str) else edit
 
@@ -103,7 +104,7 @@ def count_batch(D: Dissection, edits: Sequence, regions, first: int, seeds: rang
 
 def unedited(D: Dissection, seeds: range, regions: Sequence[np.ndarray] | None = None) -> Unedited:
     """Make and segment images once, for any number of `count_edit`."""
-    opened = D.attached("generator").open(D.layer, seeds)
+    opened = generator_of(D).open(D.layer, seeds)
     labels = labels_of(D, opened.image)
     inside = pixels_below(regions, labels)
     before = tally(labels, inside, len(D.concepts)).cpu().numpy()
@@ -120,7 +121,7 @@ def count_edit(D: Dissection, images: Unedited, edit: Edit | Sequence[Edit]) -> 
 
 def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) -> torch.Tensor:
     """Images (N, 3, Y, X) with an edit of the opened layer, or each with its own of N edits."""
-    generator = D.attached("generator")
+    generator = generator_of(D)
     with torch.inference_mode():
         if isinstance(edit, Edit):
             return opened.resume(generator.edited(opened.features, [edit]))

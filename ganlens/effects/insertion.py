@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ganlens.arguments import check_image_count, check_sample, short_repr
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import units_or_best
 from ganlens.effects.counting import BATCH, check_draws, count_under, labels_of, random_sets, seeds_of
 from ganlens.intervals import middle_of, resamples
@@ -244,7 +244,7 @@ def inserted(layer: str, units: list[int], levels: np.ndarray, regions: Sequence
 
 def places(D: Dissection, n: int, region, patch: int | None, sample: int | None) -> list[np.ndarray]:
     """Cells (H, W) of each of n images: the given region, or a square of ``patch`` cells a side at a random place."""
-    _, height, width = D.attached("generator").check_layer(D.layer)
+    _, height, width = generator_of(D).check_layer(D.layer)
     n, sample = check_image_count(n), check_sample(sample, D.sample + 1)
     if region is not None:
         region = np.array(as_region(region))
@@ -264,7 +264,7 @@ def places(D: Dissection, n: int, region, patch: int | None, sample: int | None)
 
 def patch_side(D: Dissection, patch: int | None) -> int:
     """Side of a square of cells, by default a quarter of the layer's; ValueError if it does not fit."""
-    smaller = min(D.attached("generator").check_layer(D.layer)[1:])
+    smaller = min(generator_of(D).check_layer(D.layer)[1:])
     if patch is not None and (isinstance(patch, bool) or not isinstance(patch, Integral) or not 1 <= patch <= smaller):
         side = f"from 1 to {smaller}, the side of {D.layer}"
         raise ValueError(f"patch={short_repr(patch)}: expected a number of cells {side}")
@@ -276,7 +276,7 @@ def levels_for(D: Dissection, concept: Concept, level: float | str) -> np.ndarra
     if isinstance(level, str) and level == "presence":
         return presence_levels(D, concept)
     units = range(len(D.iou))
-    return np.broadcast_to(D.attached("generator").level(insert(D.layer, units, level)).cpu().numpy(), len(units))
+    return np.broadcast_to(generator_of(D).level(insert(D.layer, units, level)).cpu().numpy(), len(units))
 
 
 def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: bool = False) -> np.ndarray:
@@ -294,10 +294,11 @@ def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: boo
 @torch.inference_mode()
 def presence_of_units(D: Dissection, i: int, seeds: Sequence[int], go_on) -> Arrays:
     """Activation (1, U) summed over the pixels that show concept i, and their number (1,), in a batch of images."""
-    generator = D.attached("generator")
+    generator = generator_of(D)
     x, features = generator.read(generator.latents(seeds), [D.layer])
     shown = (labels_of(D, x) == i + 1).any(1, keepdim=True)  # (N, 1, h, w)
-    cells = downsampled(shown, features[D.layer].shape[2:])
+    _, _, *grid = features[D.layer].shape
+    cells = downsampled(shown, (grid[0], grid[1]))
     activation = (features[D.layer] * cells).double().sum((0, 2, 3), keepdim=True)[..., 0, 0]
     go_on(len(seeds))
     return {"activation": activation.cpu().numpy(), "pixels": shown.sum()[None].cpu().numpy()}

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ganlens.arguments import MOST_IMAGES, check_integer, check_number, check_sample
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.counting import labels_of, samples
 from ganlens.effects.insertion import downsampled, levels_for, patch_side
 from ganlens.effects.rankings import differentiable_scores
@@ -171,7 +171,7 @@ def optimize_units(
     n, steps, batch = int(n), int(steps), int(batch)
     check_scores(D)
     patch, sample = patch_side(D, patch), check_sample(sample, D.sample + 2)
-    levels = torch.tensor(levels_for(D, D.concepts[i], level), device=D.attached("generator").device)
+    levels = torch.tensor(levels_for(D, D.concepts[i], level), device=generator_of(D).device)
     with steps_of(progress, steps, "optimize") as step:
         batches = open_batches(D, i, n, batch, sample)
         strength = STRENGTHS[penalty] if strength is None else strength
@@ -254,7 +254,7 @@ def best_of(history: np.ndarray) -> int:
 
 def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list[Batch]:
     """Find ``n`` images that show a concept, and open them at the layer; ValueError if there are too few."""
-    generator, found, scanned = D.attached("generator"), [], 0
+    generator, found, scanned = generator_of(D), [], 0
     _, height, width = generator.check_layer(D.layer)
     shares = []
     for seeds in samples(sample, min(SCANNED * n, MOST_IMAGES), batch):
@@ -302,7 +302,7 @@ def check_settings(D: Dissection, penalty: str, strength: float | None, n: int, 
 
 def check_scores(D: Dissection) -> None:
     """An error if the segmenter has no scores that can be differentiated."""
-    image = torch.zeros(2, *D.attached("generator").image_shape, device=D.attached("generator").device)
+    image = torch.zeros(2, *generator_of(D).image_shape, device=generator_of(D).device)
     scores = differentiable_scores(D, image.requires_grad_())
     if scores.ndim != 4 or scores.shape[1] != len(D.concepts):
         raise ValueError(f"scores of shape {tuple(scores.shape)}: expected (N, {len(D.concepts)}, h, w)")

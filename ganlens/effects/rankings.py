@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ganlens.arguments import as_list, check_image_count, check_number, check_sample
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import Effect, as_units_of, check_count, check_steps, effects_of
 from ganlens.effects.counting import BATCH, seeds_of
 from ganlens.measuring import measure
@@ -166,7 +166,7 @@ def unit_gradients(
     columns = [concept_index(D.concepts, c, D.origin["segmenter"]) for c in wanted]
     if not columns:
         raise ValueError("no concepts given: name at least one, or None for all")
-    n, generator, sample = check_image_count(n), D.attached("generator"), check_sample(sample, D.sample + 2)
+    n, generator, sample = check_image_count(n), generator_of(D), check_sample(sample, D.sample + 2)
     base = generator.level(ablate(D.layer, range(len(D.iou)), to=to)).reshape(-1, 1, 1)
     with steps(progress, n, "gradient") as step:  # a backward pass keeps everything in memory: half of the usual batch
         found = measure(gradients, (D, columns, base), seeds_of(sample, n), step, BATCH // 2)
@@ -178,7 +178,7 @@ def unit_gradients(
 
 def gradients(D: Dissection, columns: Sequence[int], base: torch.Tensor, seeds: Sequence[int], go_on) -> Arrays:
     """Of a batch: gradient × (activation - base) summed over images and cells (1, U, K), sums of the scores (1, K)."""
-    opened = D.attached("generator").open(D.layer, seeds)
+    opened = generator_of(D).open(D.layer, seeds)
     r = opened.features.clone().requires_grad_()
     scores = differentiable_scores(D, opened.resume(r))[:, columns].sum((0, 2, 3))  # (K,)
     lost = [(torch.autograd.grad(s, r, retain_graph=True)[0] * (r.detach() - base)).sum((0, 2, 3)) for s in scores]

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from ganlens.arguments import check_image_count, check_sample
-from ganlens.dissection.result import Dissection, check_dissection
+from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import as_units_of, share_removed
 from ganlens.effects.counting import BATCH, count_pixels, edited, samples
 from ganlens.measuring import measure
@@ -66,7 +66,7 @@ def unit_effects(
         return effects
     check_executor(executor, shards)
     rows, sample = {units[row]: row for row in left}, check_sample(sample, D.sample + 2)
-    level = D.attached("generator").level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
+    level = generator_of(D).level(ablate(D.layer, list(rows), to=to)).cpu().numpy()  # of each, or 0 of all
     levels = dict(zip(rows, np.broadcast_to(level, len(rows)).tolist(), strict=True))
     with steps(progress, n * (len(left) + (executor is None)), "edit") as step:
         things = D, n, levels, sample
@@ -88,7 +88,7 @@ def effects_alone(
     count = len(D.concepts)
     batches, before, rows = [], np.zeros(count, int), np.empty((0, count))
     for seeds in samples(sample, n, BATCH):
-        batches.append(D.attached("generator").open(D.layer, seeds))
+        batches.append(generator_of(D).open(D.layer, seeds))
         before = before + count_pixels(D, batches[-1].image).sum(0)
         go_on(len(seeds))
     for unit in units:

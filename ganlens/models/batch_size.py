@@ -6,20 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ganlens.models.base import Generator
 from ganlens.models.bit_exact import GRANULE
+from ganlens.models.network import ImageNetwork
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 SIGNS = ("out of memory", "allocate memory", "not enough memory")
 
 
-def default_batch(generator: Generator, layers: Sequence[str]) -> int:
+def default_batch(generator: ImageNetwork, layers: Sequence[str]) -> int:
     """Images whose features and pixels take about 64 MB, in whole granules."""
     numbers = sum(int(np.prod(generator.layers[layer])) for layer in layers) + 4 * int(np.prod(generator.image_shape))
     return int(np.clip(2**24 // numbers // GRANULE * GRANULE, GRANULE, 32))
 
 
-def steady_batch(generator: Generator, layers: Sequence[str]) -> int:
+def steady_batch(generator: ImageNetwork, layers: Sequence[str]) -> int:
     """Images at once for a dissection: on a processor one granule, on a GPU `default_batch`.
 
     In batches that are always alike, all networks round alike, and a processor is not faster with larger ones.
@@ -27,7 +27,7 @@ def steady_batch(generator: Generator, layers: Sequence[str]) -> int:
     return GRANULE if generator.device.type == "cpu" else default_batch(generator, layers)
 
 
-def batch_within(budget: int, fixed: int, generator: Generator, layers: Sequence[str]) -> int:
+def batch_within(budget: int, fixed: int, generator: ImageNetwork, layers: Sequence[str]) -> int:
     """Images at once within a budget of bytes, of which ``fixed`` are taken; at most 256, in whole granules.
 
     An image is counted as twice the features that are read, three times the largest layer, and eight pictures.

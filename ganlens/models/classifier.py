@@ -3,17 +3,18 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from ganlens.arguments import as_list, close_match, first_few
+from ganlens.arguments import as_list, check_integer, check_kind, close_match, first_few
 from ganlens.models.base import Generator
-from ganlens.models.editing import Edit, hooked
-from ganlens.models.latents import as_seeds, grown
-from ganlens.models.opened import OpenedGenerator
+from ganlens.models.editing import Edit
+from ganlens.models.latents import as_seeds
+from ganlens.models.network import ImageNetwork
+from ganlens.models.opened import OpenedNetwork
 from ganlens.models.photographs import Folder, Held
 from ganlens.models.wrapping import tensors_in
 
@@ -39,7 +40,7 @@ CHANGES = (
 )
 
 
-class Classifier(Generator):
+class Classifier(ImageNetwork):
     """A classifier network with images: image i takes the place of what a generator makes of seed i.
 
     Make one with `Classifier.wrap`. `ganlens.dissect`, the gallery, the heat map and the report take it like a
@@ -74,21 +75,19 @@ class Classifier(Generator):
         name: str | None = None,
         layers: Sequence[str] | None = None,
     ):
+        super().__init__(net, name, settings={}, trusted=False)
         self.images, self.count, self.files = images, len(images), images.files
         self._prepared = inputs if isinstance(inputs, str) else "by a function"
-        inputs = INPUTS[inputs] if isinstance(inputs, str) else inputs
+        self.inputs = INPUTS[inputs] if isinstance(inputs, str) else inputs
+        self.image_shape = 3, images.size[0], images.size[1]
         try:
-            super().__init__(
-                net, 3 * images.size[0] * images.size[1], name, layers=layers, inputs=inputs, trusted=False
-            )
+            scores = self._discover(layers).shape[1]
         except (RuntimeError, TypeError) as error:
             shape = ", ".join(map(str, images.size))
             raise ValueError(
                 f"{name or type(net).__name__} could not be called with images (2, 3, {shape}): {error}; "
                 "give the size or the inputs that it takes"
             ) from error
-        (scores,) = self.image_shape
-        self.image_shape = 3, *images.size
         self.class_names = tuple(map(str, range(scores))) if class_names is None else tuple(class_names)
         self.truth = truth
         if len(self.class_names) != scores:
@@ -100,7 +99,7 @@ class Classifier(Generator):
             raise ValueError(f"label {truth.max()}: {self.name} gives {scores} scores; labels are 0 … {scores - 1}")
 
     @staticmethod
-    def wrap(  # type: ignore[override]  # images take the place of latents
+    def wrap(
         net: nn.Module,
         images,
         labels: Sequence[int] | Sequence[str] | None = None,
@@ -173,17 +172,19 @@ class Classifier(Generator):
             truth = as_truth(labels, len(source), classes)
         return Classifier(net, source, truth, class_names=classes, inputs=inputs, name=name, layers=layers)
 
-    # ---- what a generator has, too
+    # ---- what every network has
 
     @property
     def fingerprint(self) -> str:
         """Hash of the network's class and numbers, of every image, and of how these are prepared."""
-        return hashlib.sha256(f"{super().fingerprint} {self.images.digest} {self._prepared}".encode()).hexdigest()[:16]
+        height, width = self.images.size
+        network = self._hash(str(3 * height * width))
+        return hashlib.sha256(f"{network} {self.images.digest} {self._prepared}".encode()).hexdigest()[:16]
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, Classifier) and self.images is other.images and super().__eq__(other)
+        return super().__eq__(other) and self.images is other.images
 
-    __hash__ = Generator.__hash__
+    __hash__ = ImageNetwork.__hash__
 
     def latents(self, seeds: Iterable[int] | int) -> torch.Tensor:
         """The images (N, 3, Y, X) of these numbers, in [-1, 1]; ValueError if there are none."""
@@ -197,31 +198,19 @@ class Classifier(Generator):
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """The images themselves, after the network has seen them."""
-        with self._lock:
-            self.net(*self._arguments(grown(z), labels))
+        self._run(z, labels)
         return z
 
-    def generate(
-        self, seeds: Iterable[int] | int, edits: Sequence[Edit] | Edit = (), labels=None, *, batch_size: int = 32
-    ) -> torch.Tensor:
-        """The images (N, 3, Y, X) of these numbers; ValueError with edits, which change scores and no images."""
-        if isinstance(edits, Edit) or len(edits):
-            self.check_draws()
-        return self.latents(seeds)
-
-    def open(  # type: ignore[override]  # what is opened gives scores instead of images
-        self, layer: str, seeds: Iterable[int] | int, labels=None, *, stop=None
+    def open(
+        self, layer: str, seeds: Iterable[int] | int, labels=None, *, stop: Callable[[], bool] | None = None
     ) -> "OpenedClassifier":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.scores(edits)`` runs the rest, as often as asked."""
-        return OpenedClassifier(self, super().open(layer, seeds, labels, stop=stop), seeds)
+        opened = cast(OpenedClassifier, super().open(layer, seeds, labels, stop=stop))
+        opened.image = self.latents(seeds)
+        return opened
 
-    def resume(self, layer: str, features: torch.Tensor) -> torch.Tensor:
-        """ValueError: features give scores, and no images."""
-        return self.check_draws()
-
-    def check_draws(self) -> NoReturn:
-        """ValueError: edits change scores, and no images."""
-        raise ValueError(f"{self.name} is a classifier. {CHANGES}")
+    def _opened(self, layer: str, arguments: tuple, whole: bool = False) -> "OpenedClassifier":
+        return OpenedClassifier(self, layer, arguments, whole)
 
     def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple:
         expected = 3, *self.images.size
@@ -232,7 +221,7 @@ class Classifier(Generator):
         found = self.inputs(z)
         return tuple(found) if isinstance(found, tuple | list) else (found,)
 
-    def _image(self, output) -> torch.Tensor:
+    def _output(self, output) -> torch.Tensor:
         """Scores (N, K) in what the network returned: what it gives instead of images."""
         every = [x[..., 0, 0] if x.ndim == 4 and x.shape[2:] == (1, 1) else x for _, x in tensors_in(output)]
         found = [x for x in every if x.ndim == 2 and x.shape[1] > 1 and x.is_floating_point()]
@@ -257,13 +246,7 @@ class Classifier(Generator):
         edits : sequence of Edit
             Applied one after the other; the network itself is never changed.
         """
-        seeds = as_seeds(seeds)
-        functions, parts = self._editing(edits), []
-        with torch.inference_mode(), self._lock, hooked(self.net, functions):
-            for start in range(0, len(seeds), batch_size):
-                x = self.latents(seeds[start : start + batch_size])
-                parts.append(self._image(self.net(*self._arguments(grown(x))))[: len(x)])
-        return torch.cat(parts)
+        return self._edited_output(as_seeds(seeds), edits, None, check_integer("batch_size", batch_size))
 
     def class_index(self, name: str) -> int:
         """Place of a class among the scores; ValueError with close matches if there is none of that name."""
@@ -279,29 +262,21 @@ class Classifier(Generator):
         )
 
 
-class OpenedClassifier:
+class OpenedClassifier(OpenedNetwork):
     """A classifier, stopped at a layer: ``features`` (N, U, H, W), and the images as ``image`` (N, 3, Y, X)."""
 
-    def __init__(self, classifier: Classifier, opened: OpenedGenerator, seeds: Iterable[int] | int):
-        self.generator, self._opened, self.features = classifier, opened, opened.features
-        self.layer, self.seeds = opened.layer, as_seeds(seeds)
-
-    @property
-    def image(self) -> torch.Tensor:
-        """The images (N, 3, Y, X)."""
-        return self.generator.latents(self.seeds)
+    image: torch.Tensor
 
     def scores(self, edits: Sequence[Edit] | Edit = (), stop: Callable[[], bool] | None = None) -> torch.Tensor:
         """Scores (N, K) with edits of this layer and of later ones, applied in their order; see `Classifier.scores`."""
-        return self._opened.edited(edits, stop)
+        return self._edited(edits, stop)
 
-    def edited(self, edits: Sequence[Edit] | Edit, stop: Callable[[], bool] | None = None) -> torch.Tensor:
-        """ValueError: edits change scores, and no images."""
-        return self.generator.check_draws()
 
-    def resume(self, features: torch.Tensor) -> torch.Tensor:
-        """ValueError: features give scores, and no images."""
-        return self.generator.check_draws()
+def as_generator(network) -> Generator:
+    """A generator as it is; ValueError for a classifier, whose edits change no image, and for anything else."""
+    if isinstance(network, Classifier):
+        raise ValueError(f"{network.name} is a classifier. {CHANGES}")
+    return check_kind("generator", network, Generator, "one from gl.load_generator or gl.Generator.wrap")
 
 
 # ---- classes

@@ -310,7 +310,7 @@ class Opened:
         self.features = self.record()
 
     def record(self) -> torch.Tensor:
-        """Run the network once, and keep its image and what came before the layer; returns the layer's features."""
+        """Run the network once, and keep its output and what came before the layer; returns the layer's features."""
         found: list[torch.Tensor] = []
         forgotten = set()
 
@@ -329,7 +329,7 @@ class Opened:
         with ExitStack() as stack:
             for module in self.net.modules():
                 stack.callback(module.register_forward_hook(keep).remove)
-            self.image = self.net(*self.arguments)
+            self.output = self.net(*self.arguments)
         if not found:
             raise ValueError(f"layer {self.layer!r} did not run during the forward pass")
         for module in forgotten:

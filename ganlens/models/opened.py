@@ -1,4 +1,4 @@
-"""A generator, stopped at a layer."""
+"""A network, stopped at a layer."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,16 +8,46 @@ import torch
 from ganlens.models.editing import Edit, Opened, hooked, stoppable
 
 if TYPE_CHECKING:
-    from ganlens.models.base import Generator
+    from ganlens.models.network import ImageNetwork
 
 
-class OpenedGenerator(Opened):
-    """An opened network whose output is an image in [-1, 1]; see `ganlens.models.editing.Opened`."""
+class OpenedNetwork(Opened):
+    """An opened network whose output is looked for as `ImageNetwork` says; see `ganlens.models.editing.Opened`."""
 
-    def __init__(self, generator: "Generator", layer: str, arguments: tuple, whole: bool = False):
-        self.generator = generator
-        super().__init__(generator.net, layer, arguments, whole)
-        self.image = generator._image(self.image)
+    def __init__(self, network: "ImageNetwork", layer: str, arguments: tuple, whole: bool = False):
+        self.network = network
+        super().__init__(network.net, layer, arguments, whole)
+        self.output = network._output(self.output)
+
+    def resume(self, features: torch.Tensor) -> torch.Tensor:
+        self.network._check_features(self.layer, features)
+        n = len(self.features)
+        if n not in (1, len(features)):
+            raise ValueError(f"features of {len(features)} images; {self.layer} was opened for {n}")
+        features = features.to(self.features.dtype)
+        with self.network._lock:
+            return self.network._output(super().resume(features))
+
+    def _edited(self, edits: Sequence[Edit] | Edit, stop: Callable[[], bool] | None) -> torch.Tensor:
+        """The output with edits of this layer and of later ones, applied in their order."""
+        functions = dict(self.network._editing(edits))
+        if not functions:
+            return self.output.clone()
+        first = self.network.earliest(functions)
+        if self.network.earliest([first, self.layer]) != self.layer:
+            raise ValueError(f"{first!r} lies in front of {self.layer!r}, which is open; open {first!r} instead")
+        own = functions.pop(self.layer, torch.clone)
+        with torch.inference_mode(), self.network._lock, stoppable(self.net, stop), hooked(self.net, functions):
+            return self.resume(own(self.features))
+
+
+class OpenedGenerator(OpenedNetwork):
+    """A generator, stopped at a layer: ``features`` (N, U, H, W), and the images as ``image`` (N, 3, Y, X)."""
+
+    @property
+    def image(self) -> torch.Tensor:
+        """The unedited images (N, 3, Y, X) in [-1, 1]."""
+        return self.output
 
     def edited(self, edits: Sequence[Edit] | Edit, stop: Callable[[], bool] | None = None) -> torch.Tensor:
         """Images (N, 3, Y, X) with edits of this layer and of later ones, applied in their order.
@@ -43,38 +73,21 @@ class OpenedGenerator(Opened):
         >>> opened.edited([gl.ablate("layer4", [3]), gl.insert("layer6", [5], level=2.0)]).shape
         torch.Size([1, 3, 64, 64])
         """
-        functions = dict(self.generator._editing(edits))
-        if not functions:
-            return self.image.clone()
-        first = self.generator.earliest(functions)
-        if self.generator.earliest([first, self.layer]) != self.layer:
-            raise ValueError(f"{first!r} lies in front of {self.layer!r}, which is open; open {first!r} instead")
-        own = functions.pop(self.layer, torch.clone)
-        with torch.inference_mode(), self.generator._lock, stoppable(self.net, stop), hooked(self.net, functions):
-            return self.resume(own(self.features))
-
-    def resume(self, features: torch.Tensor) -> torch.Tensor:
-        self.generator._check_features(self.layer, features)
-        n = len(self.features)
-        if n not in (1, len(features)):
-            raise ValueError(f"features of {len(features)} images; {self.layer} was opened for {n}")
-        features = features.to(self.features.dtype)
-        with self.generator._lock:
-            return self.generator._image(super().resume(features))
+        return self._edited(edits, stop)
 
 
-def can_resume(generator: "Generator", layer: str) -> bool:
+def can_resume(network: "ImageNetwork", layer: str) -> bool:
     """Whether the network, resumed at a layer with other features, gives what a whole pass with them gives.
 
     It is tried with a pair of images whose features change places, and with one image for both; in between, the
     network makes other images, so that what it may keep for later is not theirs.
     """
-    with torch.inference_mode(), generator._lock:
-        openings = [generator._arguments(generator.latents(seeds)) for seeds in ([1, 2], [1])]
-        quick = [OpenedGenerator(generator, layer, arguments) for arguments in openings]
+    with torch.inference_mode(), network._lock:
+        openings = [network._arguments(network.latents(seeds)) for seeds in ([1, 2], [1])]
+        quick = [network._opened(layer, arguments) for arguments in openings]
         features = 1.25 * quick[0].features.flip(0) + 0.1
-        expected = [OpenedGenerator(generator, layer, a, whole=True).resume(features) for a in openings]
-        generator.net(*generator._arguments(generator.latents([3, 4])))
+        expected = [network._opened(layer, a, whole=True).resume(features) for a in openings]
+        network.net(*network._arguments(network.latents([3, 4])))
         try:
             found = [opened.resume(features) for opened in quick]
         except Exception:  # whatever a network does when some of its modules do not run

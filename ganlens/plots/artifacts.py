@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from ganlens.dissection.result import generator_of
 from ganlens.effects.artifacts import Artifacts
 from ganlens.images import grid, strip, to_uint8
 from ganlens.intervals import CONFIDENCE
@@ -71,7 +72,7 @@ def artifact_repair(found: Artifacts, units: int = 4, k: int = 8) -> np.ndarray:
     """
     check_at_least_one(units=units, k=k)
     D, shown = found.dissection, list(found.units[:units])
-    generator = D.attached("generator")
+    generator = generator_of(D)
     seeds = strongest_seeds(D, found.units, k)
     before, after = (to_uint8(generator.generate(seeds, edits)) for edits in ((), [found.edit]))
     strips = [strip(row) for row in D.spotlights(shown, k)]

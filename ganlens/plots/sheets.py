@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ganlens.dissection.result import Dissection
+from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import as_pictures, colorize, enlarge, outline, palette, resize
 from ganlens.plots.axes import GREY, INK, WIDTH, add_key, check_at_least_one, set_title, short_names
 from ganlens.segmenters.base import Segmenter
@@ -155,7 +155,7 @@ def unit_maps(D: Dissection, unit: int, k: int = 6, *, plane: int = 0, ax: Axes 
     """
     D.check_units([unit])
     check_at_least_one(k=k)
-    G, S = D.attached("generator"), D.attached("segmenter")
+    G, S = generator_of(D), D.attached("segmenter")
     x, features = G.read(G.latents([seed for seed in D.top[unit, :k].tolist() if seed >= 0]), [D.layer])
     pictures, labels = as_pictures(x), label_plane(x, S, plane)
     values = upsample(features[D.layer][:, [unit]].detach(), x.shape[2:])[:, 0].cpu().numpy()  # (N, Y, X)

@@ -11,7 +11,7 @@ import torch
 import traitlets
 
 from ganlens.arguments import check_integer, check_number
-from ganlens.dissection.result import Dissection
+from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import grid, resize
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, ablate, insert
@@ -96,7 +96,7 @@ class InterventionCanvas(Panel, w.VBox):
         width: int = 384,
     ):
         Panel.__init__(self, dissections)
-        self.easel = Easel(self.D.attached("generator"), self.D.segmenter)
+        self.easel = Easel(generator_of(self.D), self.D.segmenter)
         insert(self.layer, [0], level)  # a wrong level is found before anything is painted
         self.level, self.history = level, History()
         self.copied: Copy | None = None

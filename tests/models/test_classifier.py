@@ -1,5 +1,6 @@
 """A classifier with images is taken like a generator: the same dissection, gallery, heat map and report."""
 
+import copy
 import pickle
 import re
 import shutil
@@ -16,6 +17,7 @@ import ganlens as gl
 from ganlens import Classifier
 from ganlens.models.editing import ablate, insert
 from ganlens.models.photographs import read_picture
+from ganlens.recipe import Recipe
 from ganlens.segmenters.base import Segmenter
 
 
@@ -59,7 +61,6 @@ def test_image_i_is_seed_i(C, untouched):
     assert (C.count, C.image_shape, C.class_names) == (60, (3, 8, 8), ("red", "green", "blue"))
     assert C.layers == {"layer": (6, 8, 8), "late": (3, 8, 8)}
     assert torch.equal(C.latents([7, 2]), x[[7, 2]])
-    assert torch.equal(C.generate([7, 2]), x[[7, 2]])
     assert C.truth.tolist() == labels.tolist()
     images, features = C.read(C.latents(range(5)), ["layer"])
     assert torch.equal(images, x[:5])
@@ -93,6 +94,8 @@ def test_an_opened_layer_gives_the_scores_of_a_whole_pass(untouched):
     assert torch.allclose(opened.scores(), C.scores(range(10)), atol=1e-6)
     assert torch.allclose(opened.scores(edits), C.scores(range(10), edits), atol=1e-6)
     assert torch.equal(opened.image, C.latents(range(10)))
+    assert torch.allclose(opened.resume(opened.features), C.scores(range(10)), atol=1e-6)
+    assert torch.allclose(C.resume("1", opened.features), C.scores(range(10)), atol=1e-6)
     with pytest.raises(ValueError, match="'0' lies in front of '1'"):
         opened.scores(ablate("0", [0]))
 
@@ -328,9 +331,10 @@ def test_it_can_be_sent_to_another_process(folder):
 
 def test_equal_ones_have_the_same_network_and_images(C):
     x, labels = classifiers.signs()
-    assert C.variant() == C
+    same = copy.copy(C)
+    assert same == C
     assert Classifier.wrap(C.net, x, labels, classes=classifiers.COLORS, name="signs") != C
-    assert {C: 1}[C.variant()] == 1
+    assert {C: 1}[same] == 1
     assert repr(C) == "<Classifier signs: 3 classes, 2 layers, 60 images 8x8>"
     assert "signs" in C._repr_html_()
 
@@ -342,15 +346,17 @@ def test_what_needs_edited_images_says_so(C, S2):
     D = gl.dissect(C, S2, "layer", n=16, progress=False)
     for ask in (
         lambda: gl.InterventionCanvas(D),
-        lambda: C.generate([0], ablate("layer", [0])),
-        lambda: C.resume("layer", torch.zeros(1, 6, 8, 8)),
-        lambda: C.open("layer", [0]).resume(torch.zeros(1, 6, 8, 8)),
-        lambda: C.open("layer", [0]).edited(ablate("layer", [0])),
+        lambda: gl.replay(Recipe("signs", C.fingerprint, 0, edits=[ablate("layer", [0])]), C),
         lambda: gl.ablation_effect(D, "hot", k=1, n=4, progress=False),
         lambda: gl.ablation_effect(D, "hot", k=1, n=4, sample=0, progress=False),
         lambda: gl.unit_effects(D, n=4, progress=False),
         lambda: gl.unit_effects(D, n=4, sample=0, progress=False),
         lambda: gl.context(D, "hot", units=[0], n=4, progress=False),
+        lambda: gl.insertion_effect(D, "hot", k=1, n=4, progress=False),
+        lambda: gl.average_causal_effect(D, "hot", k=1, n=4, progress=False),
+        lambda: gl.optimize_units(D, "hot", n=4, progress=False),
+        lambda: gl.unit_gradients(D, n=4, progress=False),
+        lambda: gl.find_artifacts(D, n=4, reference=C.latents(range(8)), progress=False),
     ):
         with pytest.raises(ValueError, match=r"change its scores, not its images: use C.scores"):
             ask()
