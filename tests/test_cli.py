@@ -265,7 +265,7 @@ class TestDissect:
         def fail(path, content):
             raise OSError(28, f"{path} was not written: No space left on device; nothing was changed")
 
-        monkeypatch.setattr("ganlens.dissection.result.write_atomically", fail)
+        monkeypatch.setattr("ganlens.dissection.saved.write_atomically", fail)
         status, out, err = ganlens("dissect", "layer4", "-n", N, "-o", tmp_path / "a.npz", "--quiet")
         assert (status, out) == (1, repr(dissection) + "\n")
         assert err.startswith("ganlens dissect: error: ")

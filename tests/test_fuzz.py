@@ -235,7 +235,7 @@ def test_generate(lab, seeds, other, labels):
 # what lies behind the layer reads the latent too, which only `opened` remembers
 @fuzzed(
     80,
-    ["Generator.resume"],
+    ["ImageNetwork.resume"],
     features=any_.TENSORS | any_.ANYTHING,
     good=st.sampled_from(any_.TYPES),
     other=any_.ANYTHING,

@@ -15,7 +15,7 @@ import torch
 from planted import TWO_PLANES, Discs, Lattice, Z, two_planes
 
 import ganlens as gl
-from ganlens.dissection.result import ARRAYS, SETTINGS
+from ganlens.dissection.saved import ARRAYS, SETTINGS
 from ganlens.models.editing import insert
 from ganlens.statistics import information_quality, plogp
 

@@ -318,7 +318,7 @@ class TestOpened:
             with hooked(net, {layer: lambda r, factor=factor: r * factor}):
                 expected = net(z)
             torch.testing.assert_close(opened.resume(opened.features * factor), expected)
-        torch.testing.assert_close(opened.resume(opened.features), opened.image)
+        torch.testing.assert_close(opened.resume(opened.features), opened.output)
 
     @pytest.mark.parametrize("between", [False, True])
     @pytest.mark.parametrize("layer", ["stem", "block"])
