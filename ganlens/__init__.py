@@ -38,6 +38,7 @@ _HOMES = {
     "insert": "models.editing",
     "insertion_effect": "effects.insertion",
     "list_models": "models",
+    "list_segmenters": "segmenters",
     "load_generator": "models",
     "load_segmenter": "segmenters",
     "match_and_cause": "effects.rankings",

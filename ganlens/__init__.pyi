@@ -32,6 +32,7 @@ from ganlens.models.editing import insert as insert
 from ganlens.pages.report import report as report
 from ganlens.recipe import Recipe as Recipe
 from ganlens.recipe import replay as replay
+from ganlens.segmenters import list_segmenters as list_segmenters
 from ganlens.segmenters import load_segmenter as load_segmenter
 from ganlens.segmenters.base import Concept as Concept
 from ganlens.segmenters.base import Segmenter as Segmenter

@@ -90,13 +90,38 @@ def measure(
 
 def look_at(look: Callable, things: tuple, batch: int | None, items: Sequence[int], go_on: Callable) -> Arrays:
     """What ``look`` finds in items, batch by batch, until interrupted; {} where nothing was finished."""
-    parts = []
-    for part, _ in in_batches(lambda some: look(*things, some, go_on), items, batch or len(items)):
+    parts, told = [], Told(go_on)
+    for part, _ in in_batches(
+        lambda some: told.of(lambda: look(*things, some, told.go_on)), items, batch or len(items)
+    ):
         if part is not None:
             parts.append(part)
         if part is None or not go_on():
             break
     return joined(parts) if parts else {}
+
+
+class Told:
+    """Tells a bar of each image once, also of those that are looked at again because memory did not suffice."""
+
+    def __init__(self, go_on: Callable):
+        self.tell, self.images, self.again = go_on, 0, 0
+
+    def of(self, look: Callable[[], Found]) -> Found:
+        """What ``look`` finds; if it fails, the images that it told of will be told of again."""
+        self.images = 0
+        try:
+            return look()
+        except (RuntimeError, MemoryError):
+            self.again += self.images
+            raise
+
+    def go_on(self, images: int = 0) -> bool:
+        """Tell of images, if they are new."""
+        self.images += images
+        known = min(self.again, images)
+        self.again -= known
+        return self.tell(images - known)
 
 
 def in_batches(look: Callable[[Sequence[int]], Found], items: Sequence[int], batch: int) -> Iterator[tuple[Found, int]]:

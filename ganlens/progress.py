@@ -61,9 +61,15 @@ class Steps:
         self.done, self.interrupted, self.stopped = done, interrupted, False
 
     def go_on(self, images: int = 0) -> bool:
-        """Count images as done; False if nothing more is to be done."""
-        if images:
-            self.done(images)
+        """Count images as done; False if nothing more is to be done.
+
+        A KeyboardInterrupt that the bar or the user's function raises stops like one from the keyboard.
+        """
+        try:
+            if images:
+                self.done(images)
+        except KeyboardInterrupt:
+            self.stopped = True
         self.stopped = self.stopped or self.interrupted()
         return not self.stopped
 

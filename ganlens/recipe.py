@@ -16,7 +16,8 @@ from ganlens.images import to_uint8
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.classifier import as_generator
-from ganlens.models.editing import Edit, as_edits, hooked
+from ganlens.models.editing import Edit, as_edits
+from ganlens.models.hooks import hooked
 from ganlens.models.latents import as_seeds
 from ganlens.models.opened import OpenedGenerator
 
@@ -212,7 +213,7 @@ class Renderer:
         """Features (1, U, H, W) of a layer of the edited image, edits of that layer included."""
         front = [edit for edit in as_edits(edits) if self.G.earliest({edit.layer, layer}) != layer]
         same = [edit for edit in as_edits(edits) if edit.layer == layer]
-        with torch.inference_mode():
+        with torch.no_grad():
             if not front:
                 return self.G.edited(self.opened(layer, seed).features, same)
             found = []

@@ -4,6 +4,7 @@ import os
 import pickle
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ def gather(
     ValueError
         The things cannot travel, or the workers refuse them.
     """
-    failures: dict[str, int] = {}
+    failures: Counter[int] = Counter()  # by the task itself, for an item may be asked for twice
     waiting: dict[Future, Shard] = {}
     stop = False
     try:
@@ -174,8 +175,8 @@ def gather(
                     arrays = bytes_to_arrays(future.result())
                 except (Exception, CancelledError, KeyboardInterrupt) as error:
                     if not interrupted():  # Ctrl-C in a terminal reaches the workers too
-                        failures[task.name] = failures.get(task.name, 0) + 1
-                        check_failure(task, error, failures[task.name])
+                        failures[id(task)] += 1
+                        check_failure(task, error, failures[id(task)])
                         waiting[submitted(executor, task)] = task
                 else:
                     stop = take(task.part, arrays) or stop

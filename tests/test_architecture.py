@@ -15,7 +15,7 @@ MODULES = sorted((ROOT / "ganlens").rglob("*.py"))
 
 # A room is a folder or a flat module; it imports only from rooms of lines above its own, or from itself.
 ROOMS = """
-arguments command_parser files images intervals markup progress terminal _compiled
+arguments borrowed command_parser files images intervals markup progress terminal _compiled
 scenes statistics tables
 shards segmenters
 models

@@ -14,7 +14,7 @@ from planted import Residual, Z
 
 import ganlens as gl
 from ganlens.images import to_uint8
-from ganlens.models.editing import Abandoned
+from ganlens.models.hooks import Abandoned
 from ganlens.recipe import KEPT, Renderer
 
 MAPS = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.float32)

@@ -133,7 +133,7 @@ class Extractor(NamedTuple):
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
         """Features (N, D) as numbers; ValueError if the function yields anything else."""
-        with torch.inference_mode():
+        with torch.no_grad():
             found = self.function(x)
         known = isinstance(found, torch.Tensor | np.ndarray)
         if not known or found.ndim != 2 or len(found) != len(x):

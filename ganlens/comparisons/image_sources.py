@@ -11,12 +11,13 @@ import torch
 from ganlens.arguments import short_repr
 from ganlens.images import as_pictures, from_uint8
 from ganlens.models.base import Generator
+from ganlens.models.classifier import Classifier
 from ganlens.models.families.scenes import SceneGenerator
 from ganlens.models.photographs import image_files, read_picture
 from ganlens.scenes.painter import HELD_OUT, paint_many
 
 BATCH = 32
-Source = Generator | torch.Tensor | np.ndarray | str | Path | Callable
+Source = Generator | Classifier | torch.Tensor | np.ndarray | str | Path | Callable
 
 
 class Pictures(NamedTuple):
@@ -102,10 +103,13 @@ def open_source(source: Source, first: int, n: int) -> Pictures:
             what = short_repr(source)
             raise ValueError(f"{what} given; expected images (N, 3, Y, X), or uint8 pictures (N, Y, X, 3)")
         return Pictures(min(len(source), n), partial(part_of_images, source))
+    if isinstance(source, Classifier):
+        return Pictures(min(source.count, n), partial(drawn_by, source.latents, first))
     draw = source.generate if isinstance(source, Generator) else source
     if not callable(draw):
         raise TypeError(
-            f"{type(source).__name__} given; expected a generator, images (N, 3, Y, X), a folder or a function of seeds"
+            f"{type(source).__name__} given; expected a generator, a classifier, images (N, 3, Y, X), a folder or a "
+            "function of seeds"
         )
     return Pictures(n, partial(drawn_by, draw, first))
 

@@ -16,7 +16,7 @@ from ganlens.comparisons.image_sources import BATCH, Pictures, Source, check_sam
 from ganlens.intervals import CONFIDENCE, middle_of
 from ganlens.measuring import measure
 from ganlens.progress import steps
-from ganlens.segmenters.base import Concept, Segmenter, check_labels
+from ganlens.segmenters.base import Concept, Segmenter, checked_labels
 from ganlens.segmenters.labels import pixels_below, tally
 from ganlens.shards import Arrays, check_executor
 from ganlens.tables import Tabular, html_table
@@ -273,10 +273,10 @@ def areas_of_both(
     return {"a": found[0], "b": found[1], "size": np.array(sizes)}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def areas_of(segmenter: Segmenter, x: torch.Tensor) -> np.ndarray:
     """Percent of the pixels (N, C) of images (N, 3, Y, X) that show each concept."""
-    labels = check_labels(segmenter.labels(x), len(x), len(segmenter.concepts), segmenter.name).long()
+    labels = checked_labels(segmenter, x)
     pixels = labels.shape[2] * labels.shape[3]
     return tally(labels, pixels_below(None, labels), len(segmenter.concepts)).cpu().numpy() * (100 / pixels)
 

@@ -277,10 +277,12 @@ def watch(a, b, n, sample, progress, known) -> tuple[CrossMoments, int, bool]:
     return moments, seen, seen == n
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def add_moments(a: Dissection, b: Dissection, moments: CrossMoments, seeds: Sequence[int], go_on) -> Arrays:
     """Take in a batch of images; their sums are real numbers, so that they are added up in one place and in order."""
-    moments.update(*(features_of(D, seeds) for D in (a, b)))
+    fresh = CrossMoments(len(a.iou), len(b.iou))  # so that nothing of a batch that fails is counted
+    fresh.update(*(features_of(D, seeds) for D in (a, b)))
+    moments.merge(fresh)
     go_on(len(seeds))
     return {"seen": np.array(seeds)}
 

@@ -184,7 +184,9 @@ def dissect(
 
 
 def check_networks(generator, segmenter) -> None:
-    check_kind("generator", generator, ImageNetwork, "one from gl.load_generator or gl.Generator.wrap")
+    check_kind(
+        "generator", generator, ImageNetwork, "one from gl.load_generator, gl.Generator.wrap or gl.Classifier.wrap"
+    )
     check_kind("segmenter", segmenter, Segmenter, "one from gl.load_segmenter or gl.Segmenter.wrap")
 
 

@@ -21,6 +21,7 @@ from ganlens.statistics import (
     tail_level,
 )
 
+MOST_COLUMNS = 2**15 - 1  # columns are kept as numbers of 16 bits
 CANDIDATES = np.logspace(-3, 0, 100)  # tail fractions that "iqr" and "iou" choose from
 
 
@@ -40,6 +41,8 @@ class Columns:
         self.within_category, self.concepts = within_category, len(concepts)
         self.category = [names.index(concept.category) for concept in concepts]
         self.count = len(concepts) + (len(names) if within_category else 0)
+        if self.count > MOST_COLUMNS:
+            raise ValueError(f"{len(concepts):,} concepts: at most {MOST_COLUMNS:,}, categories included, are counted")
 
     def of(self, labels: torch.Tensor) -> torch.Tensor:
         """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none."""

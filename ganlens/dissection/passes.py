@@ -14,7 +14,7 @@ from ganlens.dissection.result import Dissection
 from ganlens.measuring import in_batches
 from ganlens.models.bit_exact import GRANULE
 from ganlens.models.network import ImageNetwork
-from ganlens.segmenters.base import Segmenter, check_labels
+from ganlens.segmenters.base import Segmenter, checked_labels
 from ganlens.shards import Arrays, Packed, Shard, gather, split
 from ganlens.statistics import Areas, Scale
 
@@ -130,16 +130,26 @@ class Pass:
         """Generate and segment the images of seeds."""
         seeds = list(seeds)
         padded = seeds + seeds[-1:] * (-len(seeds) % GRANULE)
-        with torch.inference_mode(), self.precision():
+        with torch.no_grad(), self.precision():
             images, features = self.generator.read(self.generator.latents(padded), self.question.layers)
-            images, S = images.float(), self.segmenter
-            labels = check_labels(S.labels(images), len(padded), len(S.concepts), S.name)[: len(seeds)]
+            images = images.float()
+            labels = checked_labels(self.segmenter, images)[: len(seeds)]
+            self.check_planes(tuple(labels.shape[1:]))
             if images.device.type != "cpu" or not images.sum().isfinite():
                 lost = ~images[: len(seeds)].flatten(1).sum(1).isfinite()
                 labels = torch.where(lost[:, None, None, None].to(labels.device), 0, labels)  # nothing to be seen there
             both = {layer: mended(r[: len(seeds)].float()) for layer, r in features.items()}
         features, broken = ({layer: pair[i] for layer, pair in both.items()} for i in range(2))
         return Batch(seeds, features, broken, self.columns.of(labels))
+
+    def check_planes(self, shape: tuple[int, ...]) -> None:
+        """ValueError if the label planes (L, h, w) are of another shape than those before: pixels would not add up."""
+        known = [tally.size for tally in self.tallies.values()] + [batch.planes.shape[2:] for batch in self.waiting]
+        if known and tuple(known[0]) != shape[1:]:
+            raise ValueError(
+                f"segmenter {self.segmenter.name} returned label planes of {shape[1]} x {shape[2]} pixels, before that "
+                f"of {known[0][0]} x {known[0][1]}; expected one size for all images"
+            )
 
     def precision(self):
         """What the networks compute in, as a context."""

@@ -379,4 +379,11 @@ def check_dissection(D) -> Dissection:
 
 def generator_of(D: Dissection) -> Generator:
     """The live generator; ValueError if none is at hand, or it is a classifier, whose edits change no image."""
-    return as_generator(D.attached("generator"))
+    generator = as_generator(D.attached("generator"))
+    if generator.fingerprint != D.origin["generator_fingerprint"]:
+        made = f"(fingerprint {D.origin['generator_fingerprint']}, now {generator.fingerprint})"
+        raise ValueError(
+            f"the weights of {generator.name} have changed since this dissection was made {made}, so that its units "
+            "and levels are those of another network; dissect it again"
+        )
+    return generator

@@ -5,7 +5,7 @@ Each unedited image is generated and segmented once, however many edits it is co
 sample s, sample s + 1 measures and sample s + 2 ranks units, so that a ranking is judged on images it has not seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -158,7 +158,7 @@ def ablation_effect(
     region=None,
     draws: int = 3,
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     curve: bool | Sequence[int] = False,
     inside: bool = False,
     executor: Executor | None = None,

@@ -5,7 +5,6 @@ Units are ranked on one sample of images, two after the dissection's, and the re
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -279,10 +278,12 @@ def find_artifacts(
         if extractor:
             measured = {"distance": extractor.distance, "features": extractor.name, "references": len(known)}
             levels = [on_levels(G, edit) for edit in edits]
-            with suppress(KeyboardInterrupt):  # the ranking is kept where the repair was not measured
+            try:
                 found = over(sample, 2 + draws, features_under, extractor, levels)["features"].swapaxes(0, 1)
                 if found.shape[1] > known.shape[1]:
                     measured |= {"distances": distances_by_fold(found, known), "images": found.shape[1]}
+            except KeyboardInterrupt:  # the ranking is kept where the repair was not measured
+                step.stopped = True
     measured |= {"layer": D.layer, "method": method, "units": tuple(units), "scores": scores, "edit": edits[0]}
     return Artifacts(**measured, complete=not step.stopped, dissection=D)
 

@@ -207,7 +207,7 @@ def trials(
     rows, columns = (tried(cells, stride) for cells in grid)
     y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
     found = []
-    with torch.inference_mode():
+    with torch.no_grad():
         opened = G.open(D.layer, seed)
         labels = labels_of(D, grown(opened.image))[:1]
         for edit in edits:

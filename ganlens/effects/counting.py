@@ -18,7 +18,7 @@ from ganlens.models.editing import Edit
 from ganlens.models.network import ImageNetwork
 from ganlens.models.opened import OpenedGenerator
 from ganlens.progress import steps
-from ganlens.segmenters.base import check_labels
+from ganlens.segmenters.base import checked_labels
 from ganlens.segmenters.labels import pixels_below, tally
 from ganlens.shards import Arrays, check_executor
 
@@ -122,7 +122,7 @@ def count_edit(D: Dissection, images: Unedited, edit: Edit | Sequence[Edit]) -> 
 def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) -> torch.Tensor:
     """Images (N, 3, Y, X) with an edit of the opened layer, or each with its own of N edits."""
     generator = generator_of(D)
-    with torch.inference_mode():
+    with torch.no_grad():
         if isinstance(edit, Edit):
             return opened.resume(generator.edited(opened.features, [edit]))
         pairs = zip(opened.features.split(1), edit, strict=True)
@@ -149,9 +149,7 @@ def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:
 
 def labels_of(D: Dissection, x: torch.Tensor) -> torch.Tensor:
     """Label planes (N, L, h, w) of images (N, 3, Y, X)."""
-    with torch.inference_mode():
-        segmenter = D.attached("segmenter")
-        return check_labels(segmenter.labels(x), len(x), len(D.concepts), segmenter.name).long()
+    return checked_labels(D.attached("segmenter"), x)
 
 
 # ---- what counts are compared with

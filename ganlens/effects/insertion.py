@@ -1,6 +1,6 @@
 """What units draw where they are switched on: gains of concepts in chosen or random cells, beside random units."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from numbers import Integral
@@ -103,7 +103,7 @@ def insertion_effect(
     patch: int | None = None,
     draws: int = 3,
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
     shards: int | None = None,
 ) -> Gain:
@@ -179,7 +179,7 @@ def average_causal_effect(
     patch: int | None = None,
     draws: int = 3,
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
     shards: int | None = None,
 ) -> Gain:
@@ -279,19 +279,23 @@ def levels_for(D: Dissection, concept: Concept, level: float | str) -> np.ndarra
     return np.broadcast_to(generator_of(D).level(insert(D.layer, units, level)).cpu().numpy(), len(units))
 
 
-def presence_levels(D: Dissection, concept: Concept, n: int = 256, progress: bool = False) -> np.ndarray:
+def presence_levels(
+    D: Dissection, concept: Concept, n: int = 256, progress: bool | Callable[[int, int], None] = False
+) -> np.ndarray:
     """Mean of each upsampled unit (U,) over the pixels that show a concept, in the dissection's first ``n`` images."""
     i, n = concept_index(D.concepts, concept, D.origin["segmenter"]), min(n, D.n)
     D.attached("segmenter")
     with steps(progress, n, "presence") as step:
         found = measure(presence_of_units, (D, i), seeds_of(D.sample, n), step, BATCH)
+        if step.stopped:
+            raise KeyboardInterrupt  # a level of a part of the images would be another level
     pixels = found["pixels"].sum()
     if not pixels:
         raise ValueError(f"{concept} is in none of the {n} images: give a level, for example 'q0.995'")
     return (found["activation"].sum(0) / pixels).astype(np.float32)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def presence_of_units(D: Dissection, i: int, seeds: Sequence[int], go_on) -> Arrays:
     """Activation (1, U) summed over the pixels that show concept i, and their number (1,), in a batch of images."""
     generator = generator_of(D)

@@ -1,6 +1,6 @@
 """The smallest set of units that removes a concept and leaves everything else as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ def minimal_units(
     to: str = "zero",
     by: Sequence[str] | None = None,
     tries: int = 48,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> MinimalUnits:
     """Search the smallest set of units that removes a share of a concept and changes little else.
 
@@ -179,6 +179,8 @@ def orders_for(D: Dissection, i: int, to: str, by: Sequence[str] | None, progres
     if by is not None:
         return [D.units(D.concepts[i], None, name) for name in as_list("by", by, "rankings, for example ['iou']")]
     alone = unit_effects(D, to=to, known=D.effects, progress=progress)
+    if np.isnan(alone).any():
+        raise KeyboardInterrupt  # there and then, for a ranking of a part would be another ranking
     others = np.where(np.arange(len(D.concepts)) == i, 0, D.area) / max(D.area.sum(), 1)
     merits = alone[:, i], alone[:, i] - np.abs(alone) @ others
     known = [name for name, values in D.rankings.items() if not np.isnan(values[:, i]).any()]

@@ -14,7 +14,7 @@ from ganlens.effects.counting import BATCH, seeds_of
 from ganlens.measuring import measure
 from ganlens.models.editing import ablate
 from ganlens.progress import steps
-from ganlens.segmenters.base import Concept, check_scores, concept_index
+from ganlens.segmenters.base import Concept, checked_scores, concept_index
 from ganlens.shards import Arrays
 
 
@@ -36,7 +36,7 @@ def compare_rankings(
     to: str = "zero",
     draws: int = 3,
     sample: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     curve: bool | Sequence[int] = True,
     executor: Executor | None = None,
     shards: int | None = None,
@@ -190,7 +190,7 @@ def gradients(D: Dissection, columns: Sequence[int], base: torch.Tensor, seeds: 
 def differentiable_scores(D: Dissection, x: torch.Tensor) -> torch.Tensor:
     """Scores (N, C, h, w) of images; TypeError where there are none, ValueError where gradients do not pass."""
     segmenter = D.attached("segmenter")
-    scores = check_scores(segmenter.scores(x), len(x), len(D.concepts), segmenter.name)
+    scores = checked_scores(segmenter, x)
     if x.requires_grad and not scores.requires_grad:
         raise ValueError(f"the scores of {segmenter.name} cannot be differentiated: compute them without torch.no_grad")
     return scores

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ganlens.arguments import check_integer, close_match
+from ganlens.borrowed import as_arguments
 from ganlens.models.editing import Edit
 from ganlens.models.latents import (
     LAWS,
@@ -21,7 +22,7 @@ from ganlens.models.latents import (
     scattered,
 )
 from ganlens.models.network import ImageNetwork
-from ganlens.models.opened import OpenedGenerator
+from ganlens.models.opened import OpenedGenerator, copied
 
 Self = TypeVar("Self", bound="Generator")
 
@@ -63,7 +64,7 @@ class Generator(ImageNetwork):
         vectors: Sequence[str] = (),
         inputs: Callable | None = None,
         output: Callable | None = None,
-        trusted: bool = True,
+        trusted: bool = False,
     ):
         if not isinstance(law, str) or law not in LAWS:
             raise ValueError(close_match("law of latents", law, list(LAWS), "ganlens"))
@@ -90,7 +91,7 @@ class Generator(ImageNetwork):
         Parameters
         ----------
         net : Module
-            The network; it is put into evaluation mode and otherwise left as it is.
+            The network; it stays as it is, and is run in evaluation mode.
         z_dim : int
             Length Z of its latent vector.
         name : str, optional
@@ -100,15 +101,17 @@ class Generator(ImageNetwork):
         classes : int, optional
             For networks that are called with latents and labels: how many classes there are.
         inputs : callable, optional
-            From latents (N, Z) and labels, (N,) or None, to what the network is called with: one argument, or a tuple.
-            By default what the network takes is found by trying: latents (N, Z) or (N, Z, 1, 1), and labels (N,) or
-            one-hot (N, classes). Examples: ``lambda z, labels: (labels, z)``, ``lambda z, labels: z.split(64, 1)`` for
-            two latents, ``lambda z, labels: mapping(z)`` for the style of another network.
-        output : {"[-1,1]", "[0,1]", "tanh", "sigmoid", "classes"} or callable, optional
+            From latents (N, Z) and labels, (N,) or None, to what the network is called with: one argument, a tuple, or
+            a dict of arguments by name. By default what the network takes is found by trying: latents (N, Z) or
+            (N, Z, 1, 1), and labels (N,) or one-hot (N, classes). Examples: ``lambda z, labels: (labels, z)``,
+            ``lambda z, labels: {"z": z, "noise_mode": "const"}``, ``lambda z, labels: z.split(64, 1)`` for two latents,
+            ``lambda z, labels: mapping(z)`` for the style of another network.
+        output : {"[-1,1]", "[0,1]", "tanh", "sigmoid", "classes", "rgba"} or callable, optional
             What the network returns: images in a range; something that an activation is still to be applied to; one
-            score per class and pixel, to be painted as a map of classes. Or a function from it to images (N, 3, Y, X)
-            in [-1, 1]. By default the first image in it, its range found by looking. Images have 3 channels, or 1
-            (grey); others stay as they are, (N, C, Y, X), and pictures of them show the strongest channel by a colour.
+            score per class and pixel, to be painted as a map of classes; colours and opacity, to be laid over white.
+            Or a function from it to images (N, 3, Y, X) in [-1, 1]. By default the first image in it, its range found
+            by looking. Images have 3 channels, or 1 (grey); others stay as they are, (N, C, Y, X), and pictures of them
+            show the strongest channel by a colour.
         law : {"normal", "uniform"}
             How latents are drawn.
 
@@ -129,7 +132,7 @@ class Generator(ImageNetwork):
 
     def _output(self, output) -> torch.Tensor:
         """Images (N, 3, Y, X) in [-1, 1], or (N, C, Y, X) as they are, of what the network returned."""
-        output = output if self.output is None else self.output(output)
+        output = output if self.output is None else self.output(copied(output, 1))
         if not (isinstance(output, torch.Tensor) and output.ndim == 4):
             found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise ValueError(f"{self.name} returned {found}; expected images (N, 3, Y, X) in [-1, 1]")
@@ -198,7 +201,7 @@ class Generator(ImageNetwork):
         """
         return cast(OpenedGenerator, super().open(layer, seeds, labels, stop=stop))
 
-    def _opened(self, layer: str, arguments: tuple, whole: bool = False) -> OpenedGenerator:
+    def _opened(self, layer: str, arguments: tuple | dict, whole: bool = False) -> OpenedGenerator:
         return OpenedGenerator(self, layer, arguments, whole)
 
     # ---- settings
@@ -255,15 +258,14 @@ class Generator(ImageNetwork):
             return torch.full((len(z),), self._settings["label"], device=z.device)
         return scattered(z) % self.classes
 
-    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple:
-        """What the network is called with."""
+    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple | dict:
+        """What the network is called with, by place or by name."""
         z = z.flatten(1)  # maps of one cell are vectors
         if z.shape[1] != self.z_dim:
             raise ValueError(f"latents of shape {tuple(z.shape)}: {self.name} takes (N, {self.z_dim})")
         labels = self.labels(z) if labels is None else self._check_labels(labels, len(z))
         if self.inputs is not None:
-            found = self.inputs(z, labels)
-            return tuple(found) if isinstance(found, tuple | list) else (found,)
+            return as_arguments(self.inputs(z, labels))
         arguments: tuple = (z,) if labels is None else (z, labels)
         if "truncation" in self._settings:
             arguments = (z, labels, self._settings["truncation"])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, first_few
+from ganlens.borrowed import as_arguments
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit
 from ganlens.models.latents import as_seeds
@@ -115,7 +116,7 @@ class Classifier(ImageNetwork):
         Parameters
         ----------
         net : Module
-            The network; it is put into evaluation mode and otherwise left as it is. It returns scores (N, K), alone or
+            The network; it stays as it is, and is run in evaluation mode. It returns scores (N, K), alone or
             in a tuple, a dict or an object.
         images : path, Tensor (N, 3, Y, X) in [-1, 1], or uint8 array (N, Y, X, 3)
             A folder with a subfolder for each class, or without subfolders. Files are read when they are needed; their
@@ -206,20 +207,19 @@ class Classifier(ImageNetwork):
     ) -> "OpenedClassifier":
         """Stop at a layer: ``.features`` (N, U, H, W); ``.scores(edits)`` runs the rest, as often as asked."""
         opened = cast(OpenedClassifier, super().open(layer, seeds, labels, stop=stop))
-        opened.image = self.latents(seeds)
+        opened.seeds = as_seeds(seeds)
         return opened
 
-    def _opened(self, layer: str, arguments: tuple, whole: bool = False) -> "OpenedClassifier":
+    def _opened(self, layer: str, arguments: tuple | dict, whole: bool = False) -> "OpenedClassifier":
         return OpenedClassifier(self, layer, arguments, whole)
 
-    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple:
+    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple | dict:
         expected = 3, *self.images.size
         if z.ndim != 4 or tuple(z.shape[1:]) != expected:
             raise ValueError(f"images of shape {tuple(z.shape)}: expected (N, {', '.join(map(str, expected))})")
         if labels is not None:
             raise ValueError(f"labels were given, but {self.name} takes images alone; leave them away")
-        found = self.inputs(z)
-        return tuple(found) if isinstance(found, tuple | list) else (found,)
+        return as_arguments(self.inputs(z))
 
     def _output(self, output) -> torch.Tensor:
         """Scores (N, K) in what the network returned: what it gives instead of images."""
@@ -265,7 +265,13 @@ class Classifier(ImageNetwork):
 class OpenedClassifier(OpenedNetwork):
     """A classifier, stopped at a layer: ``features`` (N, U, H, W), and the images as ``image`` (N, 3, Y, X)."""
 
-    image: torch.Tensor
+    network: Classifier
+    seeds: list[int]
+
+    @property
+    def image(self) -> torch.Tensor:
+        """The images (N, 3, Y, X)."""
+        return self.network.latents(self.seeds)
 
     def scores(self, edits: Sequence[Edit] | Edit = (), stop: Callable[[], bool] | None = None) -> torch.Tensor:
         """Scores (N, K) with edits of this layer and of later ones, applied in their order; see `Classifier.scores`."""

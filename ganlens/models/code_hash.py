@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from dis import get_instructions
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
@@ -17,7 +18,7 @@ def content_of(*things) -> str:
     """Hash of networks, functions and values: equal for equal ones, in every process.
 
     Of a function, its code, its defaults, and what it refers to; of an object, its class and its attributes. Whole
-    numbers that an object holds are left out, because these are often counters.
+    numbers that methods change are left out, because these are counters; so are those in lists and dicts.
 
     Examples
     --------
@@ -120,7 +121,18 @@ class Content:
             attributes = {k: v for k, v in attributes.items() if k in own or not k.startswith("_")}
         elif is_library(type(x)):
             attributes = {k: v for k, v in attributes.items() if not k.startswith("_")}
+        if not is_library(type(x)):
+            changed = changed_by_methods(type(x))
+            whole = {k: v for k, v in attributes.items() if type(v) is int and k not in changed}
+            self.write("settings", *(f"{name}={value}" for name, value in sorted(whole.items())))
         self.add(dict(attributes))
+
+
+def changed_by_methods(kind: type) -> set[str]:
+    """Names of the attributes that methods of a class set, but for its ``__init__``."""
+    functions = [f for base in kind.__mro__ if not is_library(base) for f in vars(base).values()]
+    codes = [f.__code__ for f in functions if isinstance(f, FunctionType) and f.__name__ != "__init__"]
+    return {step.argval for code in codes for step in get_instructions(code) if step.opname == "STORE_ATTR"}
 
 
 def filled(cell) -> bool:

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from ganlens.arguments import as_list, close_match
-from ganlens.models.editing import maps_of
+from ganlens.models.hooks import hooks, maps_of
 
 Shape = tuple[int, int, int]
 
@@ -106,10 +106,8 @@ def discover(
                 flat.add(name)
 
     flat: set[str] = set()
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in modules.items():
-            hook = module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))
-            stack.callback(hook.remove)
+    noting = [(module, partial(noted, note, name)) for name, module in modules.items()]
+    with torch.no_grad(), hooks(noting):
         result = run()
     once = {name: shape for name, shape in shapes.items() if runs[name] == 1}
     vectors = more if names is not None else [name for name in once if name in flat]
@@ -125,6 +123,11 @@ def discover(
     for name in (*(names or ()), *more):
         layers.check(name)
     return layers, result
+
+
+def noted(note: Callable, name: str, module: nn.Module, inputs, output) -> None:
+    """A hook that notes the output of a module by its name."""
+    note(name, output)
 
 
 def reason(runs: int, maps: bool) -> str:

@@ -5,7 +5,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +12,10 @@ import torch
 from torch import nn
 
 from ganlens.arguments import as_list, check_kind
-from ganlens.models.editing import Edit, as_edits, hooked, quantile_of, stoppable
+from ganlens.borrowed import borrowed, call, changing_buffers, lock_of, weights_version
+from ganlens.models.code_hash import content_of
+from ganlens.models.editing import Edit, as_edits, quantile_of
+from ganlens.models.hooks import hooked, stoppable
 from ganlens.models.latents import grown, titled
 from ganlens.models.layers import discover
 from ganlens.models.opened import OpenedNetwork, can_resume
@@ -25,6 +27,27 @@ LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels ar
 Self = TypeVar("Self", bound="ImageNetwork")
 
 
+class Known:
+    """What was found out about a network, for as long as its weights are the same."""
+
+    def __init__(self):
+        self.version: tuple | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        self.levels: dict[tuple, Levels] = {}
+        self.closed: dict[tuple, OpenedNetwork] = {}
+        self.whole: dict[str, bool] = {}
+        self.hashes: dict[str, str] = {}
+
+    def of(self, version: tuple) -> "Known":
+        """What is known of a network: nothing, if its weights have changed since."""
+        if version != self.version:
+            self.forget()
+            self.version = version
+        return self
+
+
 class ImageNetwork(ABC):
     """A network that is run for images with numbers, the seeds, and whose layers can be read, edited and resumed.
 
@@ -33,7 +56,7 @@ class ImageNetwork(ABC):
     Attributes
     ----------
     net : Module
-        The network, in evaluation mode.
+        The network; it is run in evaluation mode, whatever mode it is in.
     name : str
         For tables and messages.
     layers : dict of str to (int, int, int)
@@ -55,21 +78,19 @@ class ImageNetwork(ABC):
     image_shape: tuple[int, int, int]
 
     def __init__(self, net: nn.Module, name: str | None, *, settings: dict[str, Any], trusted: bool):
-        self.net, self.name = net.eval(), name or type(net).__name__
+        self.net, self.name = net, name or type(net).__name__
         self._defaults, self._settings = settings, dict(settings)
-        self._lock = RLock()
-        # What is known is shared with the variants.
-        self._levels: dict[tuple, Levels] = {}
-        self._closed: dict[tuple, OpenedNetwork] = {}
-        self._whole: dict[str, bool] = {}
+        self._memory = Known()  # shared with the variants
         self._trusted = trusted
+        self._changing: set[str] = set()  # buffers that change in each pass
 
     def _discover(self, layers: Sequence[str] | None, vectors: Sequence[str] = ()) -> torch.Tensor:
         """Find the layers in a pass of two images; returns the output of that pass."""
         arguments = self._arguments(self.latents([0, 1]))
-        self.layers, output = discover(
-            self.net, lambda: self._output(self.net(*arguments)), 2, self.name, layers, vectors
-        )
+        with borrowed(self.net), changing_buffers(self.net) as self._changing:
+            self.layers, output = discover(
+                self.net, lambda: self._output(call(self.net, arguments)), 2, self.name, layers, vectors
+            )
         return output
 
     # ---- what each kind of network says of itself
@@ -88,14 +109,14 @@ class ImageNetwork(ABC):
         """Run the network for N latents; returns their images (N, 3, Y, X) in [-1, 1]."""
 
     @abstractmethod
-    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple:
-        """What the network is called with; ValueError if the latents do not fit."""
+    def _arguments(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> tuple | dict:
+        """What the network is called with, by place or by name; ValueError if the latents do not fit."""
 
     @abstractmethod
     def _output(self, output) -> torch.Tensor:
         """Images or scores in what the network returned; ValueError if there are none."""
 
-    def _opened(self, layer: str, arguments: tuple, whole: bool = False) -> OpenedNetwork:
+    def _opened(self, layer: str, arguments: tuple | dict, whole: bool = False) -> OpenedNetwork:
         return OpenedNetwork(self, layer, arguments, whole)
 
     # ---- itself
@@ -126,12 +147,23 @@ class ImageNetwork(ABC):
         return titled(self.name, self.chosen)
 
     def __getstate__(self) -> dict:
-        """Pickle without the lock, which cannot be pickled, and without caches, which the copy makes anew."""
-        return vars(self) | {"_lock": None, "_levels": {}, "_closed": {}, "_whole": {}}
+        """Pickle without what is remembered, which a copy finds anew."""
+        return vars(self) | {"_memory": Known()}
 
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._lock = RLock()
+    @property
+    def _lock(self):
+        """The lock of the network, which all share that wrap it."""
+        return lock_of(self.net)
+
+    @property
+    def _known(self) -> "Known":
+        """What is remembered of the network as it is now."""
+        return self._memory.of(self._version)
+
+    @property
+    def _version(self) -> tuple:
+        """Differs once the weights of the network were changed."""
+        return weights_version(self.net, self._changing)
 
     def __eq__(self, other) -> bool:
         same = type(self) is type(other) and self.net is other.net and self.name == other.name
@@ -143,16 +175,22 @@ class ImageNetwork(ABC):
     def to(self: Self, device: torch.device | str) -> Self:
         """Move the network to a device; returns ``self``."""
         self.net.to(device)
-        self._closed.clear()
+        self._memory = Known()
         return self
 
     def _hash(self, described: str) -> str:
         """Hash of the network's class, of what is said beside it, and of every number in the network."""
-        digest = hashlib.sha256(f"{type(self.net).__qualname__} {described}".encode())
-        for name, tensor in sorted(self.net.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        known = self._known.hashes
+        if described not in known:
+            digest = hashlib.sha256(f"{type(self.net).__qualname__} {described}".encode())
+            for name, value in sorted(self.net.state_dict().items()):
+                if isinstance(value, torch.Tensor):
+                    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                    digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                else:  # the extra state of a module
+                    digest.update(f"{name} {content_of(value)}".encode())
+            known[described] = digest.hexdigest()[:16]
+        return known[described]
 
     # ---- layers
 
@@ -169,7 +207,7 @@ class ImageNetwork(ABC):
             # a copy, since what follows may write into the output
             features[layer] = output.clone(memory_format=torch.contiguous_format)
 
-        with self._lock, hooked(self.net, {layer: partial(keep, layer) for layer in layers}):
+        with borrowed(self.net), hooked(self.net, {layer: partial(keep, layer) for layer in layers}):
             images = self.forward(z, labels)
         return images, {layer: r[: len(z)] for layer, r in features.items()}
 
@@ -184,20 +222,21 @@ class ImageNetwork(ABC):
         """Stop at a layer: ``.features`` (N, U, H, W); ``.resume(features)`` runs the rest, as often as asked."""
         self.check_layer(layer)
         whole = self._runs_whole(layer)
-        with torch.inference_mode(), self._lock, stoppable(self.net, stop):
+        with torch.no_grad(), borrowed(self.net), stoppable(self.net, stop):
             return self._opened(layer, self._arguments(self.latents(seeds), labels), whole)
 
     def _runs_whole(self, layer: str) -> bool:
         """Whether the network cannot be resumed at a layer; tried once, and then said."""
-        if layer not in self._whole:
-            self._whole[layer] = not (self._trusted or can_resume(self, layer))
-            if self._whole[layer]:
+        known = self._known.whole
+        if layer not in known:
+            known[layer] = not (self._trusted or can_resume(self, layer))
+            if known[layer]:
                 warnings.warn(
                     f"{self.name} cannot be resumed at {layer!r}, as what lies behind it is not decided by outputs of "
                     "modules alone; edits are right, but each runs the whole network",
                     stacklevel=3,
                 )
-        return self._whole[layer]
+        return known[layer]
 
     def resume(self, layer: str, features: torch.Tensor) -> torch.Tensor:
         """What the network gives for features (N, U, H, W) of a layer; only what lies behind the layer runs.
@@ -206,16 +245,16 @@ class ImageNetwork(ABC):
         ``open(layer, seeds).resume(features)``, which remembers the rest.
         """
         self._check_features(layer, features)
-        key = self._key(layer)
-        if key not in self._closed:
-            self._closed[key] = self._prove_closed(layer)
-        return self._closed[key].resume(features)
+        key, closed = self._key(layer), self._known.closed
+        if key not in closed:
+            closed[key] = self._prove_closed(layer)
+        return closed[key].resume(features)
 
     def _prove_closed(self, layer: str) -> OpenedNetwork:
-        """Open image 0; it may stand for any image if image 1 resumed through it is image 1."""
+        """Image 0, opened, after checking that image 1 can be resumed through it, as any image can then."""
         opened = self.open(layer, 0)
         other = self.open(layer, 1)
-        with torch.inference_mode():
+        with torch.no_grad():
             if not torch.allclose(opened.resume(other.features), other.output, atol=1e-4):
                 raise ValueError(
                     f"what lies behind {layer!r} of {self.name} also reads the latent; "
@@ -283,17 +322,17 @@ class ImageNetwork(ABC):
 
     def levels(self, layer: str) -> Levels:
         """Mean and quantiles of a layer's features over images 0 … 255; computed once."""
-        key = self._key(layer)
-        if key not in self._levels:
+        key, known = self._key(layer), self._known.levels
+        if key not in known:
             seeds = range(LEVEL_SAMPLE)[: self.count]
-            with torch.inference_mode(), self._lock:
+            with torch.no_grad(), borrowed(self.net):
                 parts = [self.read(self.latents(seeds[i : i + 32]), [layer])[1][layer] for i in seeds[::32]]
                 values = torch.cat(parts).transpose(0, 1).flatten(1)
                 levels = Levels(Scale(values.amin(1), values.amax(1)))
                 for part in parts:
                     levels.update(part)
-                self._levels[key] = levels
-        return self._levels[key]
+                known[key] = levels
+        return known[key]
 
     def _key(self, layer: str) -> tuple:
         """What is known of a layer under these settings."""
@@ -305,19 +344,19 @@ class ImageNetwork(ABC):
         """What the network gives for seeds, in batches, with edits applied in their order."""
         functions = self._editing(edits)
         parts = []
-        with torch.inference_mode(), self._lock, hooked(self.net, functions):
+        with torch.no_grad(), borrowed(self.net), hooked(self.net, functions):
             for start in range(0, len(seeds), batch_size):
                 some = slice(start, start + batch_size)
                 parts.append(self._run(self.latents(seeds[some]), None if labels is None else labels[some]))
         return torch.cat(parts)
 
     def _run(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        """What the network gives for latents; the batch is grown to one that rounds as all batches do."""
-        given = z, labels
+        """What the network gives for latents; an odd batch gets a spare row, since odd ones round otherwise."""
+        given = z.clone(), labels
         if labels is None or len(labels) == len(z):  # else they are refused
-            given = grown(z), None if labels is None else grown(labels)
-        with self._lock:
-            return self._output(self.net(*self._arguments(*given)))[: len(z)]
+            given = grown(given[0]), None if labels is None else grown(labels.clone())
+        with borrowed(self.net):
+            return self._output(call(self.net, self._arguments(*given)))[: len(z)]
 
     def _editing(self, edits: Sequence[Edit] | Edit) -> Mapping:
         """One function per edited layer, for `hooked`."""

@@ -14,20 +14,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ganlens.arguments import close_match, short_repr
-from ganlens.images import palette
+from ganlens.borrowed import as_arguments, borrowed, call
 from ganlens.models.base import Generator
 from ganlens.models.code_hash import content_of
+from ganlens.models.image_ranges import OUTPUTS, RANGES, range_found, range_given
 from ganlens.models.latents import LAWS, drawn
-
-RANGES: dict[str, Callable] = {
-    "[-1,1]": lambda x: x,
-    "[0,1]": lambda x: 2 * x - 1,
-    "tanh": torch.tanh,
-    "sigmoid": lambda x: 2 * torch.sigmoid(x) - 1,
-    "classes": lambda x: painted(x),
-}
-TOLERANCE = 0.05  # by which values may leave their range
-MANY = 0.25  # share of the values that may do so without a word
 
 # Functions that hand on the values that they are given.
 PASSING = (
@@ -47,36 +38,36 @@ def wrapped(
     law: str = "normal",
 ) -> Generator:
     """The work behind `Generator.wrap`."""
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"{type(net).__name__} given; expected a torch.nn.Module, such as a class that calls it")
+    net = as_module(net)
     if isinstance(z_dim, bool) or not isinstance(z_dim, int) or not 1 <= z_dim <= 2**20:
         raise ValueError(f"z_dim={z_dim!r}: expected the length of a latent, a whole number from 1 to {2**20:,}")
     if not (name is None or isinstance(name, str)):
         raise ValueError(f"name={short_repr(name)}: expected a text")
-    name, net = name or type(net).__name__, net.eval()
+    name = name or type(net).__name__
     others = {p.dtype for p in net.parameters() if p.is_floating_point()} - {torch.float32}
     if others:
         raise ValueError(f"{name} has numbers of {others.pop()}; give it in float32, as net.float()")
     if not (output is None or isinstance(output, str) or callable(output)):
-        raise ValueError(f"output={short_repr(output)}: expected one of {', '.join(RANGES)}, or a function")
+        raise ValueError(f"output={short_repr(output)}: expected one of {', '.join(OUTPUTS)}, or a function")
     if not isinstance(law, str) or law not in LAWS:
         raise ValueError(close_match("law of latents", law, list(LAWS), "ganlens"))
-    if isinstance(output, str) and output not in RANGES:
-        raise ValueError(close_match("output", output, list(RANGES), "Generator.wrap"))
+    if isinstance(output, str) and output not in OUTPUTS:
+        raise ValueError(close_match("output", output, OUTPUTS, "Generator.wrap"))
     if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
         raise ValueError(f"classes={classes!r}: expected how many classes there are, or None")
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     z = [drawn(seeds, z_dim, law).to(device) for seeds in ([0, 1], [0, 2])]
-    call = call_of(net, z[0], name, classes, inputs)
-    with torch.no_grad():
-        again = net(*call.arguments(z[1]))
-    finished, said = finish_of(call, again, output, name)
-    about = [f"{name}, a network of your own:", f"  called with {call.said}", *said]
-    about += check_seeds(net, call, again, finished, z, name)
-    called = between(inputs, output, call, finished)
-    inputs = None if call.inputs is plain else call.inputs
+    with borrowed(net), torch.no_grad():
+        found = call_of(net, z[0], name, classes, inputs)
+        again = call(net, found.arguments(z[1]))
+        finished, said = finish_of(found, again, output, name)
+        about = [f"{name}, a network of your own:", f"  called with {found.said}", *said]
+        about += check_seeds(net, found, again, finished, z, name)
+        about += check_batch_statistics(net, name)
+    called = between(inputs, output, found, finished)
+    inputs = None if found.inputs is plain else found.inputs
     G = Generator(
-        net, z_dim, name, layers=layers, law=law, classes=call.classes, inputs=inputs, output=finished, trusted=False
+        net, z_dim, name, layers=layers, law=law, classes=found.classes, inputs=inputs, output=finished, trusted=False
     )
     G.about, G.called = "\n".join(about), called
     return G
@@ -103,6 +94,18 @@ def code_of(function: Callable) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
+def as_module(net) -> nn.Module:
+    """The network whose modules can be seen: what a compiled one was made of; ValueError if there is none."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{type(net).__name__} given; expected a torch.nn.Module, such as a class that calls it")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+        raise ValueError(
+            f"{type(net).__name__} holds TorchScript, whose layers can be neither read nor edited; give the network "
+            "that the script was made from, as a torch.nn.Module with these weights"
+        )
+    return net._modules.get("_orig_mod") or net  # under this name torch.compile keeps the network
+
+
 # ---- what it takes
 
 
@@ -116,10 +119,9 @@ class Call:
     result: object = None
     steps: "Steps | None" = None
 
-    def arguments(self, z: torch.Tensor) -> tuple:
+    def arguments(self, z: torch.Tensor) -> tuple | dict:
         labels = None if self.classes is None else torch.arange(len(z), device=z.device) % self.classes
-        found = self.inputs(z, labels)
-        return tuple(found) if isinstance(found, tuple | list) else (found,)
+        return as_arguments(self.inputs(z.clone(), labels))
 
 
 def plain(z: torch.Tensor, labels=None) -> torch.Tensor:
@@ -163,16 +165,16 @@ def call_of(net: nn.Module, z: torch.Tensor, name: str, classes: int | None, inp
     else:
         tried = [*ways(z.shape[1], classes), *(ways(z.shape[1], guess) if guess else ())]
     failures: list[tuple[Call, Exception]] = []
-    for call in tried:
+    for way in tried:
         try:
-            with torch.no_grad(), Steps() as call.steps:
-                call.result = net(*call.arguments(z))
-            if inputs is None and not any(len(x) == len(z) for _, x in tensors_in(call.result) if x.ndim):
+            with Steps() as way.steps:
+                way.result = call(net, way.arguments(z))
+            if inputs is None and not any(len(x) == len(z) for _, x in tensors_in(way.result) if x.ndim):
                 raise ValueError(f"it returned nothing with one entry for each of {len(z)} images")
-            return call
+            return way
         except Exception as error:  # whatever a network says to arguments that are not for it
-            failures.append((call, error))
-    said = "; ".join(f"with {call.said}: {short(error)}" for call, error in failures)
+            failures.append((way, error))
+    said = "; ".join(f"with {way.said}: {short(error)}" for way, error in failures)
     hint = "give inputs=, a function from latents and labels to what it is called with"
     if classes is None and inputs is None:
         hint = f"for a network that takes labels give classes=, otherwise {hint}"
@@ -276,6 +278,14 @@ def finish_of(call: Call, again, output: str | Callable | None, name: str) -> tu
     told = f"output{path}" if path else "its output"
     said = [f"  images: {told}, {tuple(x.shape[1:])}" + (", colours last" if turned else "")]
     known = call.steps.ranges.get(id(x)) if call.steps else None
+    if output is None and values.shape[1] == 4 and known:
+        said.append("  four channels, taken for colours and opacity, and laid over white")
+        warnings.warn(
+            f"{name} gives four channels in {known}, which are taken for colours and opacity and laid over white; give "
+            "output='rgba' to say so, or output=lambda x: x for four channels as they are",
+            stacklevel=5,
+        )
+        return partial(finished, path, turned, "rgba" if known == "[-1,1]" else "rgba in [0,1]"), said
     if output is None and values.shape[1] not in (1, 3):
         said.append(f"  {values.shape[1]} channels, as they are; pictures show the strongest one by a colour")
         return partial(finished, path, turned, None), said
@@ -296,61 +306,36 @@ def at(result, path: str) -> torch.Tensor:
     return result if not path else next(x for found, x in tensors_in(result) if found == path)
 
 
-def range_given(output: str, known: str | None, values: torch.Tensor, name: str) -> tuple[str, str]:
-    """The range that the user says; ValueError or a warning where it does not fit."""
-    if output in ("tanh", "sigmoid") and known:
-        raise ValueError(f"output={output!r}, but the values of {name} are in {known} already; leave output away")
-    if output in ("[-1,1]", "[0,1]") and known and known != output:
-        raise ValueError(f"output={output!r}, but the values of {name} are in {known} by the function they come from")
-    if output == "classes" and values.shape[1] < 2:
-        raise ValueError(f"output='classes', but {name} has {values.shape[1]} channel; expected one for each class")
-    if output != "classes" and values.shape[1] not in (1, 3):
-        raise ValueError(f"output={output!r}, but {name} has {values.shape[1]} channels; expected 1 or 3")
-    if output == "[0,1]":
-        warn_beyond(values, 0, 1, name)
-    return output, "as you say"
+# ---- whether an image is its seed, and that of the trained network
 
 
-def range_found(known: str | None, values: torch.Tensor, name: str) -> tuple[str, str]:
-    """The range of the values, from the last function if that is sure, otherwise by looking at them."""
-    if known:
-        return known, "by the last function"
-    low, high = values.min().item(), values.max().item()
-    seen = f"values {low:.2f} … {high:.2f} in three images"
-    if low >= 0 and 0.5 < high <= 1 and high - low > 0.25:
-        return "[0,1]", f"{seen}; if that is wrong, give output='[-1,1]'"
-    warn_beyond(values, -1, 1, name)
-    return "[-1,1]", seen
+def is_fresh(norm: nn.Module) -> bool:
+    """Whether the statistics of a batch norm are those that it is made with."""
+    mean, variance = (norm.get_buffer(f"running_{name}") for name in ("mean", "var"))
+    return not mean.any() and bool(variance.eq(1).all())
 
 
-def warn_beyond(values: torch.Tensor, low: float, high: float, name: str) -> None:
-    """Warn where many values are outside of a range."""
-    share = ((values < low - TOLERANCE) | (values > high + TOLERANCE)).float().mean().item()
-    if share > MANY and not math.isnan(share):
-        warnings.warn(
-            f"{share:.0%} of the values of {name} are outside [{low}, {high}] (they reach from {values.min():.3g} to "
-            f"{values.max():.3g}) and are clipped; give output='tanh' or 'sigmoid' if an activation is still to come, "
-            "or a function such as output=lambda x: x / 127.5 - 1",
-            stacklevel=6,
-        )
+def check_batch_statistics(net: nn.Module, name: str) -> list[str]:
+    """Warn where batch norms have never seen data, as in averages of weights that leave the buffers out."""
+    norms = [m for m in net.modules() if getattr(m, "running_mean", None) is not None]
+    fresh = [m for m in norms if is_fresh(m)]
+    if not fresh:
+        return []
+    why = f"the statistics of {len(fresh)} of {len(norms)} batch norms are still 0 and 1, as if they never saw data"
+    warnings.warn(
+        f"{name}: {why}, so the images are not those of training; run some batches in training mode under "
+        "torch.no_grad(), or copy the buffers of the trained network",
+        stacklevel=4,
+    )
+    return [f"  {why}"]
 
 
-def painted(scores: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, Y, X) in [-1, 1] that show which of the channels of scores (N, C, Y, X) is the strongest."""
-    colors = torch.from_numpy(palette(scores.shape[1])).to(scores.device, scores.dtype)
-    return (colors[scores.argmax(1)] / 127.5 - 1).movedim(3, 1).clamp(-1, 1)
-
-
-# ---- whether an image is its seed
-
-
-def check_seeds(net: nn.Module, call: Call, again, finished: Callable, z: list[torch.Tensor], name: str) -> list[str]:
+def check_seeds(net: nn.Module, found: Call, again, finished: Callable, z: list[torch.Tensor], name: str) -> list[str]:
     """Warn where the image of a latent is not the same in every batch, or every time."""
-    with torch.no_grad():
-        first, other = finished(call.result)[0], finished(again)[0]
-        if torch.allclose(first, other, atol=1e-2, rtol=1e-2, equal_nan=True):
-            return []
-        once_more = finished(net(*call.arguments(z[0])))[0]
+    first, other = finished(found.result)[0], finished(again)[0]
+    if torch.allclose(first, other, atol=1e-2, rtol=1e-2, equal_nan=True):
+        return []
+    once_more = finished(call(net, found.arguments(z[0])))[0]
     if torch.allclose(first, once_more, atol=1e-2, rtol=1e-2, equal_nan=True):
         why = "depend on the others in the batch (batch statistics?), so an image is not decided by its seed"
     else:

@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ganlens.dissection.result import Dissection, generator_of
+from ganlens.dissection.result import Dissection
 from ganlens.images import as_pictures, colorize, enlarge, outline, palette, resize
 from ganlens.plots.axes import GREY, INK, WIDTH, add_key, check_at_least_one, set_title, short_names
-from ganlens.segmenters.base import Segmenter
+from ganlens.segmenters.base import Segmenter, checked_labels
 from ganlens.statistics import upsample
 
 MOST_ROWS, MOST_KEYS = 40, 24
@@ -155,7 +155,7 @@ def unit_maps(D: Dissection, unit: int, k: int = 6, *, plane: int = 0, ax: Axes 
     """
     D.check_units([unit])
     check_at_least_one(k=k)
-    G, S = generator_of(D), D.attached("segmenter")
+    G, S = D.attached("generator"), D.attached("segmenter")
     x, features = G.read(G.latents([seed for seed in D.top[unit, :k].tolist() if seed >= 0]), [D.layer])
     pictures, labels = as_pictures(x), label_plane(x, S, plane)
     values = upsample(features[D.layer][:, [unit]].detach(), x.shape[2:])[:, 0].cpu().numpy()  # (N, Y, X)
@@ -195,7 +195,7 @@ def contoured(pictures: np.ndarray, masks: np.ndarray, factor: int = 3) -> np.nd
 
 def label_plane(x, S: Segmenter, plane: int) -> np.ndarray:
     """One label plane (N, h, w) of images."""
-    labels = S.labels(x)
+    labels = checked_labels(S, x)
     if not 0 <= plane < labels.shape[1]:
         raise ValueError(f"plane={plane}: {S.name} has planes 0 … {labels.shape[1] - 1}")
     return labels[:, plane].cpu().numpy()

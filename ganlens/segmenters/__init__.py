@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Callable
 from importlib import import_module
+from inspect import Parameter, signature
 from pkgutil import iter_modules
 from types import ModuleType
 
 from ganlens.arguments import check_kind, close_match
-from ganlens.segmenters.base import Concept, Segmenter
+from ganlens.segmenters.base import Concept, Segmenter, as_concepts
 
 FIRST = ("scenes", "colors")  # of the list: those that need no download
 
@@ -67,7 +69,7 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     source = os.fspath(check_kind("segmenter", name, str | os.PathLike, "a name, a model id or a folder"))
     known = known_segmenters()
     if source in known:
-        return known[source].load(source, **options)
+        return loaded(known[source].load, source, options)
     if os.path.exists(source):
         return load_network(source, options)
     if "+" in source and not options:
@@ -77,6 +79,20 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
         return load_network(source, options)
     raise ValueError(close_match("segmenter", source, list(list_segmenters()), "ganlens") + ", model ids and folders")
+
+
+def loaded(load: Callable[..., Segmenter], name: str, options: dict) -> Segmenter:
+    """A segmenter by its file's ``load``; ValueError for options that it does not have."""
+    parameters = signature(load).parameters.values()
+    if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+        names = [p.name for p in parameters][1:]
+        for option in options:
+            if option not in names:
+                has = f"it has {', '.join(names)}" if names else "it has none"
+                raise ValueError(f"segmenter {name!r} has no option {option!r}; {has}")
+    segmenter = load(name, **options)
+    segmenter.concepts = as_concepts(segmenter.concepts)
+    return segmenter
 
 
 def load_network(source: str, options: dict) -> Segmenter:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ganlens.arguments import as_list, close_match, short_repr
+from ganlens.borrowed import borrowed, modules_in
 
 
 class Concept(NamedTuple):
@@ -51,15 +52,20 @@ class Segmenter:
         with torch.no_grad():
             return self.planes(self.scores(images))
 
-    def planes(self, scores: torch.Tensor) -> torch.Tensor:
-        """Label planes (N, L, h, w) of scores (N, C, h, w): the best concept of each category."""
+    def planes(self, scores: torch.Tensor, level: float | None = None) -> torch.Tensor:
+        """Label planes (N, L, h, w) of scores (N, C, h, w): the best concept of each category, above ``level``."""
+        level = self.level if level is None else level
         planes = []
-        for category in dict.fromkeys(concept.category for concept in self.concepts):
-            members = [c for c, concept in enumerate(self.concepts) if concept.category == category]
+        for members in self.members():
             best, index = scores[:, members].max(1)
             number = torch.tensor(members, device=scores.device)[index] + 1
-            planes.append(torch.where(best > self.level, number, 0))
+            planes.append(torch.where(best > level, number, 0))
         return torch.stack(planes, 1)
+
+    def members(self) -> list[list[int]]:
+        """The concepts of each category, by their places in the vocabulary."""
+        categories = dict.fromkeys(concept.category for concept in self.concepts)
+        return [[c for c, concept in enumerate(self.concepts) if concept.category == one] for one in categories]
 
     def index(self, concept: str | Concept) -> int:
         """Position of a concept in the vocabulary, by name or by (name, category)."""
@@ -75,20 +81,34 @@ class Segmenter:
         function: Callable[[torch.Tensor], torch.Tensor],
         concepts: Sequence[str | tuple[str, str] | Concept],
         name: str | None = None,
+        *,
+        output: str | None = None,
     ) -> "Segmenter":
-        """Make a segmenter of any function from images to label planes or to scores.
+        """Make a segmenter of any function from images to labels, masks or scores.
 
         Parameters
         ----------
         function : callable
-            Images (N, 3, Y, X) in [-1, 1] to integer labels (N, L, h, w) or (N, h, w), 0 = none, or to floating-point
-            scores (N, C, h, w) in [0, 1].
+            Takes images (N, 3, Y, X) in [-1, 1]: a copy of its own. Networks that it refers to run in evaluation mode
+            and are put back into theirs.
         concepts : sequence
             Names, or (name, category) pairs, in label order.
         name : str, optional
             For tables; the function's name by default.
+        output : {"labels", "masks", "scores", "logits", "sigmoid"}, optional
+            What the function returns: integer labels (N, L, h, w) or (N, h, w), 0 = none; masks (N, C, h, w), one plane
+            of booleans, or of 0 and 1, for each concept; scores (N, C, h, w) in [0, 1]; logits (N, C, h, w), of which a
+            softmax over the concepts of a category makes scores, or the sigmoid of each. By default that is seen from
+            its first result, with a warning where it could be two things.
+
+        Raises
+        ------
+        ValueError
+            When labels are asked for: the function returned something else.
         """
-        return FunctionSegmenter(function, concepts, name)
+        from ganlens.segmenters.functions import FunctionSegmenter
+
+        return FunctionSegmenter(function, concepts, name, output)
 
     @staticmethod
     def from_masks(
@@ -113,40 +133,6 @@ class Segmenter:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self.concepts)} concepts>"
-
-
-class FunctionSegmenter(Segmenter):
-    """A segmenter around a plain function; see `Segmenter.wrap`."""
-
-    def __init__(self, function: Callable, concepts: Sequence, name: str | None = None):
-        self.function = function
-        self.concepts = as_concepts(concepts)
-        usual: str = getattr(function, "__qualname__", type(function).__name__)
-        self.name = name or usual
-
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
-        result = self.result(images)
-        return result if result.is_floating_point() else super().scores(images)
-
-    def labels(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            result = self.result(images)
-        if result.is_floating_point():
-            return self.planes(result)
-        return result if result.ndim == 4 else result[:, None]
-
-    def result(self, images: torch.Tensor) -> torch.Tensor:
-        """What the function returns; ValueError if that can be neither labels nor scores."""
-        if not isinstance(images, torch.Tensor) or images.ndim != 4:
-            raise ValueError(f"images: {short_repr(images)} given; expected a tensor (N, 3, Y, X)")
-        result = self.function(images)
-        if not isinstance(result, torch.Tensor):
-            raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
-        if result.is_floating_point():
-            check_scores(result, len(images), len(self.concepts), self.name)
-        elif result.ndim not in (3, 4):
-            raise ValueError(f"{self.name} returned labels {tuple(result.shape)}; expected (N, L, h, w) or (N, h, w)")
-        return result
 
 
 def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Concept, ...]:
@@ -181,16 +167,31 @@ def as_concept(concept: str | tuple[str, str] | Concept) -> Concept:
     return Concept(*parts)
 
 
+def checked_labels(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
+    """Label planes (N, L, h, w) of images by any segmenter; ValueError if they are not what it promises."""
+    with torch.no_grad(), borrowed(*modules_in(segmenter)):
+        labels = segmenter.labels(images.clone())
+    return check_labels(labels, len(images), len(segmenter.concepts), segmenter.name)
+
+
+def checked_scores(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
+    """Scores (N, C, h, w) of images by any segmenter; ValueError if they are not what it promises."""
+    with borrowed(*modules_in(segmenter)):
+        scores = segmenter.scores(images.clone())
+    return check_scores(scores, len(images), len(segmenter.concepts), segmenter.name)
+
+
 def check_labels(labels: torch.Tensor, n: int, concepts: int, name: str) -> torch.Tensor:
-    """Label planes (N, L, h, w) as they are; ValueError if they are not what `Segmenter.labels` promises."""
+    """Label planes (N, L, h, w) as whole numbers of 64 bits; ValueError if they are none."""
     if not isinstance(labels, torch.Tensor):
         raise ValueError(f"segmenter {name} returned {type(labels).__name__}; expected a tensor ({n}, L, h, w)")
-    real = labels.is_floating_point() or labels.is_complex()
+    real = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     if labels.ndim != 4 or len(labels) != n or not labels.numel() or real:
         raise ValueError(
             f"segmenter {name} returned {labels.dtype} {tuple(labels.shape)} for {n} images; "
             f"expected integer label planes ({n}, L, h, w)"
         )
+    labels = labels.to_dense().long()
     low, high = labels.aminmax()
     if low < 0 or high > concepts:
         raise ValueError(f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none")

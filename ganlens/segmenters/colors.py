@@ -111,6 +111,6 @@ class ColorSegmenter(Segmenter):
         return hashlib.sha256(f"{self.name} {PROTOTYPES} {LIGHTNESS}".encode()).hexdigest()[:16]
 
 
-def load(name: str, **options) -> ColorSegmenter:
+def load(name: str) -> ColorSegmenter:
     """The segmenter of colors."""
-    return ColorSegmenter(**options)
+    return ColorSegmenter()

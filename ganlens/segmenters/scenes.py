@@ -88,6 +88,6 @@ class SceneSegmenter(Segmenter):
         return self.fingerprint_
 
 
-def load(name: str, **options) -> SceneSegmenter:
+def load(name: str, path: Path = WEIGHTS) -> SceneSegmenter:
     """The embedded segmenter."""
-    return SceneSegmenter(**options)
+    return SceneSegmenter(path)

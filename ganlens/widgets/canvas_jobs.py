@@ -9,7 +9,8 @@ import numpy as np
 
 from ganlens.effects.context import where
 from ganlens.images import encode
-from ganlens.models.editing import Abandoned, Edit
+from ganlens.models.editing import Edit
+from ganlens.models.hooks import Abandoned
 from ganlens.widgets.canvas_state import Easel
 from ganlens.widgets.change_tables import unit_table
 from ganlens.widgets.controls import Cancelled

@@ -10,7 +10,7 @@ import torch
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit
 from ganlens.recipe import Renderer
-from ganlens.segmenters.base import Segmenter
+from ganlens.segmenters.base import Segmenter, checked_labels
 from ganlens.statistics import Levels
 from ganlens.widgets.change_tables import change_of, change_table, share_table
 from ganlens.widgets.strokes import union
@@ -83,5 +83,4 @@ class Easel:
 
 def planes_of(segmenter: Segmenter, x: torch.Tensor) -> np.ndarray:
     """Label planes (L, h, w) of an image (1, 3, Y, X)."""
-    with torch.inference_mode():
-        return segmenter.labels(x)[0].cpu().numpy()
+    return checked_labels(segmenter, x)[0].cpu().numpy()

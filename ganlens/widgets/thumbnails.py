@@ -19,6 +19,7 @@ from ganlens.images import (
     spotlight,
     to_uint8,
 )
+from ganlens.segmenters.base import checked_labels
 from ganlens.statistics import upsample
 
 HEIGHT = (64, 96)  # pixels of a picture in a strip: smaller ones are enlarged, larger ones shrunk
@@ -86,7 +87,8 @@ def closeups(D: Dissection, unit: int, start: int, count: int) -> tuple[list[byt
     with torch.no_grad():
         x, features = G.read(G.latents(seeds), [D.layer])
         values = upsample(features[D.layer][:, [unit]].float(), tuple(x.shape[2:]))[:, 0].cpu().numpy()  # (N, Y, X)
-        labels = None if S is None else plane_of(S.labels(x).cpu().numpy(), D.concepts.index(D.labels[unit].concept))
+        i = D.concepts.index(D.labels[unit].concept)
+        labels = None if S is None else plane_of(checked_labels(S, x).cpu().numpy(), i)
     pictures, factor = to_uint8(x), enlargement(D, CLOSE)
     masks = values > D.thresholds[unit]
     highest = max(float(D.top_values[unit, 0]), 1e-9)

@@ -81,7 +81,7 @@ def test_damaged_effects_are_refused(D, tmp_path):
 
 
 def test_progress_may_stop(D, untouched):
-    """It is told of every step, and what it raises leaves nothing behind."""
+    """It is told of every step; when it raises an interrupt, what was measured so far is given."""
     untouched(D.generator.net)
     steps = []
 
@@ -90,8 +90,8 @@ def test_progress_may_stop(D, untouched):
         if done >= 40:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        unit_effects(D, n=8, progress=stop)
+    part = unit_effects(D, n=8, progress=stop)
+    assert np.isfinite(part).all(1).tolist() == [True] * 4 + [False] * (len(part) - 4)
     assert steps == [(done, 72) for done in range(8, 41, 8)]
     assert D.effects is None
     unit_effects(D, n=8, progress=lambda *step: steps.append(step))

@@ -332,7 +332,7 @@ def test_a_loaded_dissection_knows_the_levels(D, tmp_path):
     D.save(tmp_path / "d.npz")
     again = Dissection.load(tmp_path / "d.npz", Generator.wrap(Meadow(), 16), D.segmenter)
     assert same(context(again, "flower", n=2, k=1, progress=False), context(D, "flower", n=2, k=1, progress=False))
-    assert not again.generator._levels
+    assert not again.generator._known.levels
 
 
 def test_it_reads_well(C):

@@ -11,7 +11,9 @@ from planted import Residual, Z
 from torch import nn
 
 from ganlens import Edit, Generator, ablate, insert
-from ganlens.models.editing import Abandoned, Opened, hooked, quantile_of, stoppable
+from ganlens.models.editing import quantile_of
+from ganlens.models.hooks import Abandoned, hooked, stoppable
+from ganlens.models.opened import Opened
 
 EDITS = [
     ablate("layer", [2]),

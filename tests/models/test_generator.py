@@ -10,7 +10,7 @@ from planted import Discs, Lattice, Residual, Z
 from torch import nn
 
 import ganlens as gl
-from ganlens.models.editing import Abandoned, hooked
+from ganlens.models.hooks import Abandoned, hooked
 
 CLOSED = ["dense", "stem", "block1", "up", "block2", "norm"]  # of Residual: nothing bypasses these
 
@@ -559,7 +559,7 @@ class TestWrap:
         before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         G = gl.Generator.wrap(net, Z)
         G.generate(range(4))
-        assert not net.training
+        assert net.training, "it is put back into the mode that it was in"
         assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
     def test_wraps_without_parameters(self):

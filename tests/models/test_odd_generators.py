@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import ganlens as gl
 from ganlens.images import palette, to_uint8
-from ganlens.models.wrapping import RANGES
+from ganlens.models.image_ranges import OUTPUTS
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -622,4 +622,4 @@ class TestTable:
 
 
 def test_ranges_are_all_explained():
-    assert all(f'"{name}"' in gl.Generator.wrap.__doc__ for name in RANGES)
+    assert all(f'"{name}"' in gl.Generator.wrap.__doc__ for name in OUTPUTS)

@@ -61,7 +61,7 @@ class TestLabels:
 class TestWrap:
     def test_labels_get_their_plane(self, images):
         flat = Segmenter.wrap(lambda x: (x[:, 0] > 0).long(), ["red"])
-        planes = Segmenter.wrap(lambda x: (x[:, :2] > 0).byte(), ["red", "green"])
+        planes = Segmenter.wrap(lambda x: (x[:, :2] > 0).byte(), ["red", "green"], output="labels")
         assert flat.labels(images).shape == (4, 1, 6, 5)
         assert torch.equal(flat.labels(images)[:, 0], (images[:, 0] > 0).long())
         assert planes.labels(images).shape == (4, 2, 6, 5)
@@ -75,7 +75,7 @@ class TestWrap:
             calls.append(len(x))
             return Bands().scores(x)
 
-        S = Segmenter.wrap(scores, MIXED)
+        S = Segmenter.wrap(scores, MIXED, output="scores")
         assert torch.equal(S.scores(images), Bands().scores(images))
         calls.clear()
         found = S.labels(images)

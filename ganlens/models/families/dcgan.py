@@ -112,8 +112,8 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     modules, maps = built(parts, start, way)
     extra = {"latent", "maps", *(name for name, module in modules.items() if isinstance(module, nn.Upsample))}
     vectors = [key for key in modules if key not in maps and key not in extra]
-    net = Chain(modules).requires_grad_(False)
-    G = Generator(net, start.z_dim, name or FAMILY, layers=maps, law=law, vectors=vectors)
+    net = Chain(modules).requires_grad_(False).eval()
+    G = Generator(net, start.z_dim, name or FAMILY, layers=maps, law=law, vectors=vectors, trusted=True)
     G.about = report(G, way, ratios)
     return G
 

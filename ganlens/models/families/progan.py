@@ -146,10 +146,10 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         wanted |= {f"{key}.conv.weight": (outs, inputs, side, side), f"{key}.wscale.b": (outs,)}
     fit(FAMILY, wanted, state)
     check_maps(FAMILY, [(outs, 4 * 2 ** (i // 2)) for i, outs in enumerate(units[:-1])])
-    net = ProgressiveGenerator(units[:-1], z_dim, units[-1]).requires_grad_(False)
+    net = ProgressiveGenerator(units[:-1], z_dim, units[-1]).requires_grad_(False).eval()
     ours = [*(f"layer{i + 1}" for i in range(count)), f"output_{size}x{size}"]
     parts = (("conv.weight", "conv.weight"), ("bias", "wscale.b"))
     net.load_state_dict(
         {f"{a}.scaled.{p}": state[f"{b}.{q}"].float() for a, b in zip(ours, theirs, strict=True) for p, q in parts}
     )
-    return Generator(net, z_dim, name or FAMILY, layers=ours)
+    return Generator(net, z_dim, name or FAMILY, layers=ours, trusted=True)

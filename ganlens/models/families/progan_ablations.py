@@ -84,8 +84,9 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         ``features.0.conv.weight`` (C, Z, 4, 4), …, ``output.conv.weight`` (3, C, 1, 1), and for each of them a bias, a
         learned scale and a bias, or a batch norm.
     name : str, optional
-        Networks with learned scales have pixel norms in all layers. Only "equalized-learning-rate" has them but for
-        the latent and the last features; its tensors do not show that, so its name must contain these words.
+        Networks with learned scales have pixel norms in all layers. Only "equalized-learning-rate" has them at two
+        places alone, at the latent and before the output; its tensors do not show that, so its name must contain these
+        words.
 
     Raises
     ------
@@ -124,4 +125,4 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
         weights = {part: state[f"{key}.{part}"].float() for part in parts}
         module.load_state_dict(weights, strict=False)  # how often a batch norm was updated is not in all files
         net.add_module(layer, module)
-    return Generator(net.requires_grad_(False), z_dim, name or FAMILY, layers=ours)
+    return Generator(net.requires_grad_(False).eval(), z_dim, name or FAMILY, layers=ours, trusted=True)

@@ -131,8 +131,8 @@ class SceneGenerator(nn.Sequential):
 
 def load(path: Path = WEIGHTS) -> Generator:
     """The embedded generator, or one of the same architecture from another safetensors file."""
-    net = SceneGenerator().requires_grad_(False)
+    net = SceneGenerator().requires_grad_(False).eval()
     net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
     layers = [name for name, _ in net.named_children() if name != "output"]
-    return Generator(net, z_dim=net.get_parameter("layer1.weight").shape[1], name="scenes", layers=layers)
+    return Generator(net, z_dim=net.get_parameter("layer1.weight").shape[1], name="scenes", layers=layers, trusted=True)

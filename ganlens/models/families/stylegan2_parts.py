@@ -64,10 +64,10 @@ def finished(mapping: StyleMapping, mean, modules, name: str, sums: bool) -> Gen
     mean = mean[0] if mean.ndim == 2 else mean
     if tuple(mean.shape) != (width,):
         raise CheckpointError(f"closest to StyleGAN2, but the mean latent has shape {tuple(mean.shape)}")
-    net = StyleGenerator(mapping, mean, modules, sums).requires_grad_(False)
+    net = StyleGenerator(mapping, mean, modules, sums).requires_grad_(False).eval()
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
     maps = [key for key in modules if not isinstance(modules[key], Constant)]
     vectors = [f"mapping.layers.{i}" for i in range(len(mapping.layers))]
     vectors += [f"{key}.style" for key in maps if not isinstance(modules[key], Shortcut)]
     classes = None if mapping.embed is None else mapping.embed.weight.shape[1]
-    return Generator(net, z_dim, name, layers=maps, classes=classes, truncates=True, vectors=vectors)
+    return Generator(net, z_dim, name, layers=maps, classes=classes, truncates=True, vectors=vectors, trusted=True)
