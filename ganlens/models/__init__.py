@@ -20,6 +20,7 @@ def load_generator(
     sha256: str | None = None,
     progress: bool = True,
     fast: bool | str = True,
+    key: str | None = None,
 ) -> Generator:
     """Load a generator by name, from a checkpoint or from an address; nothing in a file is executed.
 
@@ -42,6 +43,10 @@ def load_generator(
         Rewrite the network for speed where its family can be (Progressive GAN): the same function, checked when it is
         loaded. False leaves it as it was written; ``"bfloat16"`` computes in half precision, which is faster still
         where the processor has it, and changes images a little.
+
+    key : str, optional
+        Where in the file the generator is, as names with dots between, such as ``"gan.netG"``. By default it is found
+        by its content; among several, averages of weights are preferred, and ``about`` says which was taken.
 
     Raises
     ------
@@ -71,7 +76,9 @@ def load_generator(
 
     if not (isinstance(fast, bool) or (isinstance(fast, str) and fast == "bfloat16")):
         raise ValueError(f"fast={fast!r}: expected True, False or 'bfloat16'")
-    options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast}
+    if key is not None and not isinstance(key, str):
+        raise ValueError(f"key={key!r}: expected where the generator is in the file, such as 'gan.netG'")
+    options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast, "key": key}
     address = name if isinstance(name, str) and re.match("https?://", name) else None
     if sha256 is not None and not address:
         raise ValueError("sha256 is for files at an address, http://… or https://…; leave it away")

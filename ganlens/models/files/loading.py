@@ -1,19 +1,22 @@
 """From a checkpoint file to a generator: the content decides which family it is."""
 
+import warnings
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
+from ganlens.arguments import close_match
 from ganlens.models import families
 from ganlens.models.base import Generator
 from ganlens.models.families.rewriting import rewrite
 from ganlens.models.files.reading import CheckpointError, first_names, read
 from ganlens.models.files.states import State, states
 
-MOST_TRIES = 12  # of a state dict taken for a family
+MOST_TRIES = 24  # of a state dict taken for a family
 WRONG = (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 
 
@@ -33,6 +36,7 @@ def from_file(
     label: int | None = None,
     name: str | None = None,
     fast: bool | str = True,
+    key: str | None = None,
 ) -> Generator:
     """The generator of a checkpoint; nothing in the file is executed.
 
@@ -47,6 +51,8 @@ def from_file(
         What the generator is called; by default as the file.
     fast : bool or "bfloat16"
         Whether the network is rewritten for speed, see `ganlens.load_generator`.
+    key : str, optional
+        Where in the file the generator is, as names with dots between.
 
     Raises
     ------
@@ -56,31 +62,84 @@ def from_file(
         The family knows no truncation or no classes.
     """
     path, known = Path(path), known_families()
-    tree, size = read(path), path.stat().st_size
-    found = [(family.likeness(state), family, state) for state in states(tree, size) for family in known]
-    found.sort(key=lambda row: (row[0], -row[2].rank), reverse=True)
+    every = list(states(read(path), path.stat().st_size))
+    some = every if key is None else [state for state in every if state.where == key]
+    if not some and key is not None:
+        raise ValueError(close_match("key", key, list(dict.fromkeys(state.where for state in every)), str(path)))
+    found = [Candidate(family.likeness(state), family, state) for state in some for family in known]
+    found = sorted((candidate for candidate in found if candidate.likeness > 0), key=Candidate.order)
     errors = []
-    for likeness, family, state in found[:MOST_TRIES]:
-        if likeness > 0:
-            try:
-                G = built(family, state, name or path.stem)
-            except CheckpointError as error:
-                errors.append(str(error))
-                continue
-            if fast:
-                rewrite(G, torch.bfloat16 if fast == "bfloat16" else torch.float32)
-            wanted = {"truncation": truncation, "label": label}
-            return G.variant(**{key: value for key, value in wanted.items() if value is not None})
+    for candidate in found[:MOST_TRIES]:
+        try:
+            G = built(candidate.family, candidate.state, name or path.stem)
+        except CheckpointError as error:
+            errors.append(str(error))
+            continue
+        G.about = joined_lines(G.about, which_of(candidate, found))
+        if fast:
+            rewrite(G, torch.bfloat16 if fast == "bfloat16" else torch.float32)
+        wanted = {"truncation": truncation, "label": label}
+        return G.variant(**{key: value for key, value in wanted.items() if value is not None})
     formats = "; ".join(family.FORMAT for family in known)
-    raise CheckpointError(f"{path} fits no known format. {unfit(errors, found)}\nKnown are: {formats}")
+    reason = f"It is {errors[0]}." if errors else holds(every)
+    raise CheckpointError(f"{path} fits no known format. {reason}\nKnown are: {formats}\n{recipe(path, found, every)}")
 
 
-def unfit(errors: list[str], found: list) -> str:
-    if errors:
-        return f"It is {errors[0]}."
-    if found:
-        return f"It holds {first_names(list(found[0][-1].items))}."
-    return "It holds no tensors by name."
+class Candidate(NamedTuple):
+    """A state dict that may be one of a family, and how likely."""
+
+    likeness: float
+    family: ModuleType
+    state: State
+
+    def order(self) -> tuple:
+        """The likeliest first; then what its name says; then the larger one."""
+        return -self.likeness, self.state.rank, -len(self.state.items)
+
+
+def which_of(taken: Candidate, found: list[Candidate]) -> str:
+    """Which state dict was taken where there were others like it; with a warning where nothing told them apart."""
+    like = {name: tuple(item.shape) for name, item in taken.state.items.items()}
+    others = {
+        other.state.where: other.state
+        for other in found
+        if other.family is taken.family and {n: tuple(x.shape) for n, x in other.state.items.items()} == like
+    }
+    others.pop(taken.state.where, None)
+    same = {where for where, state in others.items() if same_tensors(state, taken.state)}
+    names = [where for where in others if where not in same]
+    if not names:
+        return f"taken from {taken.state.where!r}" if taken.state.where else ""
+    said = f"taken from {taken.state.where!r}; {', '.join(map(repr, names))} would fit as well: give key=…"
+    if any(others[name].rank[0] == taken.state.rank[0] for name in names):
+        warnings.warn(f"the file holds several generators: {said}", stacklevel=4)
+    return said
+
+
+def same_tensors(a: State, b: State) -> bool:
+    return all(x is y for x, y in zip(a.items.values(), b.items.values(), strict=True))
+
+
+def joined_lines(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
+
+
+def holds(every: list[State]) -> str:
+    return f"It holds {first_names(list(every[0].items))}." if every else "It holds no tensors by name."
+
+
+def recipe(path: Path, found: list[Candidate], every: list[State]) -> str:
+    """How to bring the network oneself, with what the file tells."""
+    state = found[0].state if found else every[0] if every else None
+    first = next((x.shape for x in state.items.values() if len(x.shape) in (2, 4)), ()) if state else ()
+    sizes = " or ".join(str(size) for size in dict.fromkeys(first[:2]))
+    at = "".join(f"[{name!r}]" for name in state.where.split(".")) if state and state.where else ""
+    return (
+        "A network of your own is taken as it is:\n"
+        "    net = MyGenerator()\n"
+        f"    net.load_state_dict(torch.load({str(path)!r}, weights_only=True){at})\n"
+        f"    G = ganlens.Generator.wrap(net, z_dim={f'…)  # {sizes}, by its first tensor' if sizes else '…)'}"
+    )
 
 
 def built(family: ModuleType, state: State, name: str) -> Generator:

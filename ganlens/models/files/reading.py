@@ -40,7 +40,7 @@ class Storages:
         if not (isinstance(reference, tuple) and 5 <= len(reference) <= 6 and reference[0] == "storage"):
             raise CheckpointError("a persistent id that names no storage")
         _, kind, key, _, numel, *view = reference
-        dtype = DTYPES.get(kind.name.removeprefix("torch.")) if isinstance(kind, Global) else None
+        dtype = DTYPES.get(kind.name.removeprefix("torch.").removeprefix("cuda.")) if isinstance(kind, Global) else None
         if dtype is None or not isinstance(key, str) or type(numel) is not int or numel < 0 or view not in ([], [None]):
             raise CheckpointError(f"a storage of {short(kind)} is described in an unknown way")
         if key not in self.known:
@@ -83,10 +83,15 @@ def read(path: str | Path):
     except Exception as error:  # damage shows in many ways; a name that is asked for says more than what follows it
         reason = "it claims more memory than there is" if isinstance(error, MemoryError) else str(error)
         reason = refusal(limits) if limits.asked else other_kind(data) or reason or type(error).__name__
+        if "not a zip file" in reason or "IncompleteBuffer" in reason:
+            reason = "it ends early, as if its download or copy was cut off"
         raise CheckpointError(f"{path} was not read: {reason}") from error
     if limits.asked:
         raise CheckpointError(f"{path} was not read: {refusal(limits)}")
     return tree
+
+
+TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of the index of its checkpoints
 
 
 def other_kind(data: bytes) -> str:
@@ -99,6 +104,13 @@ def other_kind(data: bytes) -> str:
         b"\x89HDF": "an HDF5 file, as Keras writes it; only networks of PyTorch are loaded",
         b"\x89PNG": "a picture",
         b"\xff\xd8\xff": "a picture",
+        b"GGUF": "a GGUF file of quantized weights; only networks of PyTorch are loaded",
+        b"BZh": "compressed by bzip2; unpack it first",
+        b"\xfd7zXZ": "compressed by xz; unpack it first",
+        b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it first",
+        b"7z\xbc\xaf": "a 7z archive; unpack it first",
+        b"Rar!": "a RAR archive; unpack it first",
+        b"MATLAB": "a file of MATLAB",
     }
     if not start:
         return "it is empty" if not data else ""
@@ -108,6 +120,10 @@ def other_kind(data: bytes) -> str:
         return "it is an archive of numpy (.npz); a saved dissection is opened by Dissection.load"
     if kind := next((kind for magic, kind in known.items() if start.startswith(magic)), ""):
         return f"it is {kind}"
+    if data[4:8] == b"TFL3" or data[-8:] == TENSORFLOW or re.match(rb"\x0a.{0,9}\x0a", data[:12], re.S):
+        return "it seems to be a file of TensorFlow; only networks of PyTorch are loaded"
+    if data[:1] == b"\x08" and re.match(rb"\x08[\x01-\x20]\x12.{1,40}\x1a", data[:64], re.S):
+        return "it seems to be an ONNX file, whose network has no modules to look into; give the PyTorch checkpoint"
     if data[257:262] == b"ustar":
         return "it is a tar archive; unpack it first"
     text = start.decode("latin-1").translate(dict.fromkeys(b"\t\r\n"))
@@ -181,6 +197,7 @@ def read_zip(data: bytes, limits: Limits):
         raise CheckpointError("it is a zip file of more members than any real one")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        check_torch_archive(members)
         if sum(info.file_size for info in members.values()) > len(data) or any(
             info.compress_type != zipfile.ZIP_STORED for info in members.values()
         ):
@@ -200,12 +217,31 @@ def read_zip(data: bytes, limits: Limits):
         return Machine(member("data.pkl"), 0, BUILDERS, INERT, limits, storages.find).run()
 
 
+def check_torch_archive(members: Iterable[str]) -> None:
+    """CheckpointError for zip files that are no state dict: those of TorchScript, of exported programs, of Keras."""
+    if any(re.fullmatch(r"([^/]+/)?(code/.*|constants\.pkl)", name) for name in members):
+        raise CheckpointError(
+            "it is a TorchScript archive, whose layers can be neither read nor edited; "
+            "save the weights: torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
+        )
+    if any(name.endswith(("serialized_exported_program.json", "models/model.json")) for name in members):
+        raise CheckpointError("it is a program of torch.export; save the state_dict() of the network behind it")
+    if "model.weights.h5" in members or "saved_model.pb" in {name.rpartition("/")[2] for name in members}:
+        raise CheckpointError("it is a model of Keras or TensorFlow; only networks of PyTorch are loaded")
+
+
+def by_number(name: str) -> list:
+    """A key that sorts names as people do: main.3 before main.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def read_safetensors(data: bytes) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        return load(data)
+        found = load(data)
+        return {name: found[name] for name in sorted(found, key=by_number)}  # the file keeps no order
     except (SafetensorError, KeyError) as error:
         raise CheckpointError(f"it is no safetensors file ({error})") from error
 

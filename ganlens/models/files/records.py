@@ -23,7 +23,11 @@ DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "storage.UntypedStorage": torch.uint8,
 }
+TYPES = {f"torch.{name}": kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
 
 
 @dataclass(eq=False)
@@ -166,6 +170,24 @@ def tensor(storage, offset, shape, stride, *_) -> Stored:
     return Stored(storage, offset, shape, stride)
 
 
+def typed(storage, offset, shape, stride, grad, hooks, kind, *_) -> Stored:
+    """A tensor of a type that has no storage of its own, such as float8: a view of bytes."""
+    dtype = TYPES.get(kind.name) if isinstance(kind, Global) else None
+    if not isinstance(storage, Storage) or dtype is None:
+        raise CheckpointError(f"a tensor of {short(kind)} is described in an unknown way")
+    numbers = Storage(dtype, storage.numel * storage.dtype.itemsize // dtype.itemsize)
+    if storage.data is not None:
+        numbers.fill(storage.data)
+    return tensor(numbers, offset, shape, stride)
+
+
+def of_type(function, kind, arguments, *_):
+    """A tensor with attributes of its own, which are not needed."""
+    if not (isinstance(function, Global) and isinstance(arguments, tuple) and function.name in BUILDERS):
+        raise CheckpointError("a tensor is described in an unknown way")
+    return BUILDERS[function.name](*arguments)
+
+
 def scalar(kind, raw):
     return kind.numbers(raw, 1)[0].item()
 
@@ -184,6 +206,7 @@ def encoded(text, encoding) -> bytes:
 
 
 def pairs(items=()) -> dict:
+    items = items.items() if isinstance(items, dict) else items
     return {key: value for key, value in items if isinstance(key, str | int)}
 
 
@@ -194,14 +217,23 @@ def rebuilt(kind, *_):
     return BUILDERS[kind.name]()
 
 
+# Tensors that no generator has for weights: only that they were there is kept.
+UNUSED = "sparse_tensor qtensor nested_tensor wrapper_subclass meta_tensor_no_storage"
+UNUSED += " device_tensor_from_numpy device_tensor_from_cpu_tensor"
+
 BUILDERS: dict[str, Callable] = {
     "collections.OrderedDict": pairs,
+    "collections.Counter": pairs,
     "dnnlib.util.EasyDict": pairs,
     "argparse.Namespace": lambda: Record("Namespace"),
     "copyreg._reconstructor": rebuilt,
     "copy_reg._reconstructor": rebuilt,
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
+    "torch._utils._rebuild_tensor_v3": typed,
+    "torch._tensor._rebuild_from_type_v2": of_type,
+    **{f"torch._utils._rebuild_{kind}": lambda *_, kind=kind: Record(kind) for kind in UNUSED.split()},
+    "torch.serialization._get_layout": lambda name: name,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
     "torch.Size": lambda items=(): tuple(items),
@@ -209,6 +241,8 @@ BUILDERS: dict[str, Callable] = {
     "torch_utils.persistence._reconstruct_persistent_obj": persistent,
     "numpy.dtype": lambda code, *_: NumpyType(code),
     "_codecs.encode": encoded,
+    "builtins.bytearray": lambda *raw: raw[0] if raw and isinstance(raw[0], bytes) else b"",
+    "builtins.complex": lambda real, imaginary: (real, imaginary),
     **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: Array() for core in ("core", "_core")},
     **{f"{home}.{kind}": lambda items=(): list(items) for home in ("builtins", "__builtin__") for kind in ("set",)},
@@ -216,7 +250,13 @@ BUILDERS: dict[str, Callable] = {
 
 INERT = {
     *(f"torch.{name}" for name in DTYPES),
-    *(f"torch.{str(dtype).removeprefix('torch.')}" for dtype in DTYPES.values()),
+    *(f"torch.cuda.{name}" for name in DTYPES),
+    *TYPES,
+    *(f"torch.{name}" for name, kind in vars(torch).items() if isinstance(kind, torch.layout | torch.qscheme)),
+    *(f"torch.{home}{name.removesuffix('Storage')}Tensor" for home in ("", "cuda.", "sparse.") for name in DTYPES),
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.storage.TypedStorage",
     "numpy.ndarray",
     "builtins.object",
     "__builtin__.object",

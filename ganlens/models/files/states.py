@@ -1,5 +1,6 @@
 """The state dicts in the tree of a file: all that may be a generator's, without the prefixes that wrappers add."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,15 @@ import torch
 from ganlens.models.files.reading import state_of, tensors
 from ganlens.models.files.records import Record, Stored
 
-# Names under which generators are found in files, the preferred ones first.
-NAMES = (
-    "g_ema G_ema generator_ema ema_generator netG_ema avgG generator netG G gen g decoder state_dict model_state_dict"
+# What the parts of a name say about whose weights they are, the preferred ones first.
+AVERAGE = re.compile(r"(^|_)(ema|avg|averaged?|smooth|running|shadow|gs)($|_)|(ema|avg)$", re.I)
+GENERATOR = re.compile(r"(^|_)(net_?g|g|generator|gen|decoder|dec)($|_|\d)", re.I)
+OTHER = re.compile(
+    r"^(net_?d|d|dis|discriminator|disc|critic|net_?e|e|encoder|enc|lpips|vgg)($|_|\d)|optim|sched", re.I
 )
-RANK = {name: rank for rank, name in enumerate(NAMES.split())}
-MOST_DEPTH = 3  # of dicts within dicts
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and averaged models, and of torch.compile
+MOST_DEPTH = 4  # of dicts within dicts, and of prefixes within names
+FEWEST = 4  # tensors of a network
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,14 @@ class State:
     module: Record | None = None
 
     @property
-    def rank(self) -> int:
-        """How usual its name is for a generator, 0 the most."""
-        return RANK.get(self.where.rpartition(".")[2], len(RANK))
+    def rank(self) -> tuple[int, int]:
+        """How usual its name is for a generator, the lowest the most; among equals, where it lies."""
+        parts = [part for part in self.where.split(".") if f"{part}." not in WRAPPERS]
+        if any(OTHER.match(part) for part in parts):
+            return 3, len(parts)
+        if any(AVERAGE.search(part) for part in parts):
+            return 0, len(parts)
+        return (1 if any(GENERATOR.search(part) for part in parts) else 2), len(parts)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its tensors, loaded."""
@@ -50,7 +59,7 @@ class State:
 
 
 def states(tree, size: int) -> Iterator[State]:
-    """All state dicts of a file, also those in dicts within dicts, and those of a generator among other networks."""
+    """All state dicts of a file, also those in dicts within dicts, and those of networks within networks."""
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
@@ -64,17 +73,32 @@ def states(tree, size: int) -> Iterator[State]:
             inner = {name: item for name, item in value.items() if isinstance(name, str)}
             held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
             if len(held) > 1:
-                yield from (State(path, items, tree, size) for path, items in unwrapped(where, held))
-            waiting += [(f"{where}.{name}".lstrip("."), v, depth + 1) for name, v in inner.items() if name not in held]
+                yield from (State(path, items, tree, size) for path, items in parts_of(where, held))
+            waiting += [(joined(where, name), v, depth + 1) for name, v in inner.items() if name not in held]
 
 
-def unwrapped(where: str, items: dict) -> Iterator[tuple[str, dict]]:
-    """A state dict, and those of the generators in it, without the prefixes that wrappers add."""
-    if all(name.startswith("module.") for name in items):
-        items = {name.removeprefix("module."): item for name, item in items.items()}
-    yield where, items
-    for prefix in {name.partition(".")[0]: None for name in items}:
-        if prefix in RANK:
-            start = f"{prefix}."
-            part = {name.removeprefix(start): item for name, item in items.items() if name.startswith(start)}
-            yield f"{where}.{prefix}", {name.removeprefix("module."): item for name, item in part.items()}
+def parts_of(where: str, items: dict) -> Iterator[tuple[str, dict]]:
+    """A state dict, and those of the networks in it, by all prefixes that several of its names have in common."""
+    yield where, unwrapped(items)
+    prefixes: dict[str, dict] = {}
+    for name, item in items.items():
+        steps = name.split(".")
+        for depth in range(1, min(len(steps), MOST_DEPTH)):
+            prefix = ".".join(steps[:depth])
+            prefixes.setdefault(prefix, {})[".".join(steps[depth:])] = item
+    for prefix, part in prefixes.items():
+        if len(part) >= FEWEST:
+            yield joined(where, prefix), unwrapped(part)
+
+
+def unwrapped(items: dict) -> dict:
+    """A state dict without the prefixes of wrappers, and without what only wrappers have."""
+    for wrapper in WRAPPERS:
+        inside = {name.removeprefix(wrapper): item for name, item in items.items() if name.startswith(wrapper)}
+        if inside and all(not item.shape for name, item in items.items() if not name.startswith(wrapper)):
+            return unwrapped(inside)  # what is left are counters
+    return {name.replace(".module.", ".").replace("._orig_mod.", "."): item for name, item in items.items()}
+
+
+def joined(*names: str) -> str:
+    return ".".join(filter(None, names))
