@@ -16,6 +16,7 @@ from ganlens.images import to_uint8
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.classifier import as_generator
+from ganlens.models.network import EMBEDDED, changed
 from ganlens.models.editing import Edit, as_edits
 from ganlens.models.hooks import hooked
 from ganlens.models.latents import as_seeds
@@ -79,6 +80,8 @@ class Recipe:
         as_generator(G)
         fingerprint = G.fingerprint
         if fingerprint != self.fingerprint:
+            if self.generator == G.name == EMBEDDED:
+                raise ValueError(f"the recipe is of another version: {changed(self.fingerprint, fingerprint)}")
             raise ValueError(
                 f"the recipe was made with the generator {self.generator} (fingerprint {self.fingerprint}), not with "
                 f"{G.name} (fingerprint {fingerprint}); give the one it was made with: gl.replay(recipe, generator=…)"

@@ -9,7 +9,7 @@ import numpy as np
 
 from ganlens.dissection.ranking import KEPT_RANKINGS
 from ganlens.files import read_arrays, write_atomically
-from ganlens.models.network import ImageNetwork
+from ganlens.models.network import EMBEDDED, ImageNetwork, changed
 from ganlens.segmenters.base import Concept, Segmenter
 from ganlens.statistics import Levels
 
@@ -89,6 +89,9 @@ def check_origin(path: str | Path, origin: dict, generator: ImageNetwork | None,
     for what, live in (("generator", generator), ("segmenter", segmenter)):
         known = origin[f"{what}_fingerprint"]
         if live is not None and live.fingerprint != known:
+            if origin[what] == live.name == EMBEDDED:
+                remedy = f"its numbers can be read without a {what}, or dissect anew"
+                raise ValueError(f"{path} is of another version: {changed(known, live.fingerprint, what)}; {remedy}")
             raise ValueError(
                 f"{path} was made with the {what} {origin[what]} (fingerprint {known}), not with "
                 f"{live.name} (fingerprint {live.fingerprint}); its numbers can be read without a {what}"

@@ -126,7 +126,10 @@ def insert(layer: str, units: Sequence[int], level="q0.995", *, region=None, str
     units : sequence of int
         Which units.
     level : float, array-like (K,) or (K, H, W), or str
-        One level, one or one map per unit, ``"mean"`` or a quantile of each unit; 0.995 as in Bau et al. (PNAS 2020).
+        One level, one or one map per unit, ``"mean"`` or a quantile of each unit over the cells of images 0 … 255. Bau
+        et al. (PNAS 2020) take the quantile 0.995 over upsampled pixels. Over cells it does not depend on the size of
+        the image; in the embedded generator it is 1.05 to 1.14 times as high on average (20 units each of tree, dome
+        and cloud in layer4 and layer6), and gains 0.00 to 0.02 more pixels per edited pixel.
     region : array-like (H, W), optional
         Weight in [0, 1] of each cell; everywhere by default.
 

@@ -24,7 +24,14 @@ from ganlens.tables import as_table, html_table
 
 LEVEL_SAMPLE = 256  # images 0 … 255 decide what "mean" and quantile levels are
 
+EMBEDDED = "scenes"  # the name of the networks that ship inside the package
+
 Self = TypeVar("Self", bound="ImageNetwork")
+
+
+def changed(then: str, now: str, what: str = "generator") -> str:
+    """What to say where something was made with other weights of an embedded network."""
+    return f"the embedded {what} has changed since it was made (fingerprint {then}, now {now})"
 
 
 class Known:

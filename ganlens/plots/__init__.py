@@ -10,6 +10,7 @@ from ganlens.plots.charts import concept_bars, effect_bars, iou_matrix, layers_b
 from ganlens.plots.classes import class_bars
 from ganlens.plots.comparison import area_bars, best_units, concept_matrix, match_curves
 from ganlens.plots.context import context_bars, context_map
+from ganlens.plots.context_sheet import context_sheet
 from ganlens.plots.effects import correlation_vs_cause, ranking_curves
 from ganlens.plots.sheets import before_after, images, segmentation, unit_maps, unit_strips
 
@@ -23,6 +24,7 @@ __all__ = [
     "concept_matrix",
     "context_bars",
     "context_map",
+    "context_sheet",
     "correlation_vs_cause",
     "distance_bars",
     "effect_bars",
