@@ -16,10 +16,10 @@ from ganlens.images import to_uint8
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
 from ganlens.models.classifier import as_generator
-from ganlens.models.network import EMBEDDED, changed
 from ganlens.models.editing import Edit, as_edits
 from ganlens.models.hooks import hooked
 from ganlens.models.latents import as_seeds
+from ganlens.models.network import EMBEDDED, changed
 from ganlens.models.opened import OpenedGenerator
 
 FORMAT = 1
