@@ -1,0 +1,98 @@
+"""Make the pictures of the README again: ``python tests/refresh_pictures.py``, some minutes."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+import ganlens as gl
+from ganlens.embedded.evaluation import HELD_OUT
+from ganlens.images import grid, to_uint8
+from ganlens.scenes.painter import paint_many
+
+FOLDER = Path(__file__).parent.parent / "notebooks" / "images"
+SHOWN = ("tree", "dome", "cloud", "door", "window")  # rows of the first picture
+SETUP = """
+import ganlens as gl
+G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+D = gl.dissect(G, S, "layer4", n=2000, progress=False)
+"""
+CANVAS = "canvas = gl.InterventionCanvas(D, seed={seed}, concept='tree'); canvas"
+GALLERY = "gl.UnitGallery(D)"
+
+
+def save(name: str, ax) -> None:
+    """Write what a figure shows, a photograph as JPEG."""
+    options = {"pil_kwargs": {"quality": 88}} if name.endswith("jpg") else {}
+    ax.figure.savefig(FOLDER / name, dpi=100, **options)
+    plt.close(ax.figure)
+
+
+def figures(G, S, dissections) -> None:
+    D, every = dissections["layer4"], range(96)
+    for name, pictures in {
+        "samples": to_uint8(G.generate(every)),
+        "paintings": paint_many(range(HELD_OUT, HELD_OUT + len(every)))[0],
+    }.items():
+        Image.fromarray(grid(pictures, columns=12)).save(FOLDER / f"{name}.jpg", quality=90)
+    save("units.jpg", gl.plots.unit_strips(D, [D.units(concept, k=1)[0] for concept in SHOWN]))
+    save("layers.png", gl.plots.layers_bars(dissections)[0])
+    save("concepts-by-layer.png", gl.plots.concept_matrix(gl.Comparison(dissections)))
+    seeds = with_large(S, G, "tree")
+    save("trees-switched-off.jpg", before_and_after(G, D, seeds))
+    maps = np.stack([gl.where(D, "door", seed, k=40) for seed in range(24)])
+    best = np.argsort(-maps.max((1, 2)))[:6].tolist()
+    save("doors.jpg", gl.plots.context_sheet(D, "door", maps[best], seeds=best, k=40))
+
+
+def with_large(S, G, concept: str, k: int = 8, among: int = 64) -> list[int]:
+    """The images that show most of a concept."""
+    shown = (S.labels(G.generate(range(among))) == S.index(concept) + 1).flatten(1).sum(1)
+    return shown.argsort(descending=True)[:k].tolist()
+
+
+def before_and_after(G, D, seeds):
+    edit = gl.ablate(D.layer, D.units("tree", k=20))
+    return gl.plots.before_after(G.generate(seeds), G.generate(seeds, [edit]))
+
+
+def screenshots(seed: int, cells: list[int]) -> None:
+    """The canvas after a tree was painted away, and the gallery, in JupyterLab."""
+    sys.path.insert(0, str(Path(__file__).parent / "widgets"))
+    from lab import jupyterlab, page, run_cells, tell_kernel, write_notebook
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_notebook(folder / "canvas.ipynb", SETUP, CANVAS.format(seed=seed))
+        write_notebook(folder / "gallery.ipynb", SETUP, GALLERY)
+        with jupyterlab(folder) as address:
+            with page(address, "canvas.ipynb") as lab:
+                run_cells(lab, 2)
+                tell_kernel(lab, f"canvas.paint({cells}, 'remove'); canvas.wait(30)")
+                lab.wait_for_timeout(1500)
+                keep(lab.locator(".ganlens-panel").last, "canvas.jpg")
+            with page(address, "gallery.ipynb") as lab:
+                run_cells(lab, 2)
+                lab.wait_for_timeout(4000)
+                keep(lab.locator(".ganlens-gallery").last, "gallery.jpg")
+
+
+def keep(element, name: str) -> None:
+    """Write what an element of the page shows."""
+    element.screenshot(path=FOLDER / name, type="jpeg", quality=88)
+
+
+def main() -> None:
+    G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    dissections = gl.dissect(G, S, list(G.layers), n=2000)
+    figures(G, S, dissections)
+    (seed,) = with_large(S, G, "tree", k=1, among=8)
+    tree = (S.labels(G.generate([seed]))[0, 0] == S.index("tree") + 1).reshape(8, 8, 8, 8).float().mean((1, 3))
+    screenshots(seed, (tree > 0.2).flatten().nonzero().flatten().tolist())
+
+
+if __name__ == "__main__":
+    main()
