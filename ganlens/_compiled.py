@@ -51,6 +51,9 @@ def count_joint(
     height, width = planes.shape[2:]
     rows, columns = sources(r.shape[2], height), sources(r.shape[3], width)
     columns_at = planes.to(torch.int16).contiguous().numpy()
+    check_tables(r, scale, counts[:, 0], marginal)
+    if columns_at.min(initial=-1) < -1 or columns_at.max(initial=-1) >= counts.shape[1] or len(columns_at) != len(r):
+        raise ValueError(f"columns {columns_at.min()} … {columns_at.max()} in a table of {counts.shape[1]}")
     tables = marginal.numpy(), counts.numpy()
     share_out(joint_loop, r.shape[1], r, columns_at, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
 
@@ -66,9 +69,20 @@ def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: tor
     r = features.detach().float().contiguous().numpy()
     sums = np.empty(r.shape[:2])
     lowest, highest = np.full(r.shape[1], np.inf, np.float32), np.full(r.shape[1], -np.inf, np.float32)
+    check_tables(r, scale, counts)
+    if below.shape != counts.shape[:1]:
+        raise ValueError(f"counts of shape {tuple(below.shape)} for {len(counts)} units")
     found = counts.numpy(), below.numpy(), sums, lowest, highest
     share_out(levels_loop, r.shape[1], r, scale.low.numpy(), scale.slope.numpy(), *found)
     return torch.from_numpy(sums), torch.from_numpy(lowest), torch.from_numpy(highest)
+
+
+def check_tables(r: np.ndarray, scale, *tables: torch.Tensor) -> None:
+    """ValueError unless scale and tables (U, B) are for the units of features; the loops look up without checking."""
+    shapes = [tuple(scale.low.shape), tuple(scale.slope.shape), *(tuple(table.shape) for table in tables)]
+    expected = [(r.shape[1],)] * 2 + [(r.shape[1], tables[0].shape[1])] * len(tables)
+    if shapes != expected or not tables[0].shape[1]:
+        raise ValueError(f"scale and tables of shapes {shapes} for {r.shape[1]} units: expected {expected}")
 
 
 @compiled

@@ -1,8 +1,10 @@
 """Reading files as data, writing them whole or not at all, and finding out beforehand whether that can be done."""
 
+import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:  # checking targets needs no numpy
     import numpy as np
+
+
+MOST_BYTES = 2**34  # of a file that is read
+MOST_HEADER = 2**24  # bytes of the text that says what a file is
 
 
 def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path] = ()) -> None:
@@ -41,28 +47,107 @@ def check_targets(targets: Iterable[Path], replace: bool, sources: Iterable[Path
             raise OSError(f"{path} cannot be written: {error.strerror} (folder {path.parent})") from error
 
 
-def read_arrays(path: Path, kind: str) -> tuple[dict, dict]:
+def check_ordinary(path: str | Path, most: int = MOST_BYTES) -> None:
+    """ValueError for what is no ordinary file, such as a pipe or a device, whose reading may never end, or too large.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path} is no ordinary file")
+    if about.st_size > most:
+        raise ValueError(f"{path} has {about.st_size:,} bytes; expected at most {most:,}")
+
+
+def read_arrays(
+    path: Path, kind: str, expected: "Callable[[dict, Mapping[str, np.ndarray]], None] | None" = None
+) -> tuple[dict, dict]:
     """The JSON object named ``header`` and the arrays of an ``.npz`` file; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        What it should be, for messages.
+    expected : callable, optional
+        Takes the header and, before any of them is unpacked, what each array claims to be: a view (an array without
+        content) of its type and shape. It raises ValueError if these do not fit.
 
     Raises
     ------
     ValueError
-        The file is damaged or of another kind.
+        The file is damaged or of another kind, or its content is not what was written.
     """
     import numpy as np
 
+    check_ordinary(path)
     try:
-        with zipfile.ZipFile(path):
-            pass  # np.load would also read a single array
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        return json.loads(str(arrays.pop("header"))), arrays
+        with zipfile.ZipFile(path) as archive:
+            claims = {name.removesuffix(".npy"): claim_of(archive, name) for name in archive.namelist()}
+            if claims["header"].nbytes > MOST_HEADER:
+                raise ValueError(f"its header has {claims['header'].nbytes:,} bytes")
+            header = json.loads(str(np.load(archive.open("header.npy"), allow_pickle=False)), parse_constant=no_number)
+            if expected:
+                expected(header, {name: claim for name, claim in claims.items() if name != "header"})
+            arrays = {
+                name: np.lib.format.read_array(archive.open(f"{name}.npy"), allow_pickle=False)
+                for name in claims
+                if name != "header"
+            }
+        if isinstance(header, dict) and header.pop("digest", None) != digest_of(header, arrays):
+            raise ValueError("its content is not what was written")
+        return header, arrays
     except FileNotFoundError:
         raise
     except KeyError:
         raise ValueError(f"{path} is no {kind}: it has no header") from None
     except Exception as error:  # damage shows in many ways: BadZipFile, zlib.error, NotImplementedError, MemoryError …
         raise ValueError(f"{path} is damaged or no {kind} ({error})") from error
+
+
+def no_number(name: str):
+    raise ValueError(f"{name} is no JSON")
+
+
+def claim_of(archive: zipfile.ZipFile, name: str) -> "np.ndarray":
+    """What an array of an archive claims to be: one number of its type, seen as its shape, that takes no memory."""
+    import numpy as np
+
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[version](file)
+    if dtype.hasobject or dtype.kind not in "biufU":
+        raise ValueError(f"{name} holds {dtype}")
+    claim = np.broadcast_to(np.zeros((), dtype), shape)
+    if not 0 <= archive.getinfo(name).file_size - claim.nbytes <= 2**16:
+        raise ValueError(f"{name} claims another size than it has")
+    return claim
+
+
+def digest_of(header: dict, arrays: "Mapping[str, np.ndarray]") -> str:
+    """Hash of everything in a file, so that what was changed in it is noticed; no proof of who wrote it."""
+    import numpy as np
+
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        array = np.ascontiguousarray(array)
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def with_header(header: dict, arrays: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
+    """Arrays together with their header, as `read_arrays` reads them again."""
+    import numpy as np
+
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    header = json.loads(json.dumps(header))
+    return {"header": np.array(json.dumps(header | {"digest": digest_of(header, arrays)}))} | arrays
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:

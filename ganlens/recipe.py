@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ganlens.arguments import check_kind
-from ganlens.files import write_atomically
+from ganlens.files import check_ordinary, write_atomically
 from ganlens.images import to_uint8
 from ganlens.models import load_generator
 from ganlens.models.base import Generator
@@ -23,6 +23,7 @@ from ganlens.models.network import EMBEDDED, changed
 from ganlens.models.opened import OpenedGenerator
 
 FORMAT = 1
+MOST_SIZE = 2**28  # bytes of a file
 KEPT = 4  # opened layers that a renderer keeps
 
 
@@ -125,6 +126,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
         """Read a file written by `save`; ValueError that names the file if it is no recipe."""
+        check_ordinary(path, MOST_SIZE)
         content = Path(path).read_bytes()
         try:
             return cls.from_json(content)

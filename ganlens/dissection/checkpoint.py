@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ganlens import __version__
-from ganlens.files import check_targets, read_arrays, write_arrays, write_atomically
+from ganlens.files import check_targets, read_arrays, with_header, write_arrays, write_atomically
 from ganlens.models.code_hash import content_of
 from ganlens.models.files.published import cache_folder
 from ganlens.statistics import STATISTICS
@@ -113,7 +113,7 @@ class Checkpoint:
         """Replace what is in the file."""
         begun = time.monotonic()
         header = {"checkpoint": FORMAT, "question": self.question}
-        write_atomically(self.path, lambda file: write_arrays(file, {"header": np.array(json.dumps(header))} | state))
+        write_atomically(self.path, lambda file: write_arrays(file, with_header(header, state)))
         self.saved = time.monotonic()
         self.cost = self.saved - begun
 

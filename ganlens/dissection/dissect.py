@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 from ganlens.arguments import MOST_IMAGES, check_kind, first_few
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
 from ganlens.dissection.half_precision import keeps_concepts
-from ganlens.dissection.layer_statistics import table_bytes
+from ganlens.dissection.layer_statistics import RULES, table_bytes
 from ganlens.dissection.passes import PILOT, Pass, Question, dissection_of, half_type, run_on
 from ganlens.dissection.result import Dissection
+from ganlens.dissection.state_check import check_state
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
 from ganlens.models.network import ImageNetwork
 from ganlens.progress import interrupt_between_steps, progress_bar
@@ -23,7 +24,6 @@ from ganlens.shards import check_executor
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-RULES = ("quantile", "iqr", "iou")
 MOST_TOP = 10_000
 Several = list[str] | tuple[str, ...]  # no Sequence[str], which a str is, too
 
@@ -279,8 +279,9 @@ def look_at_sample(
     with interrupt_between_steps() as interrupted:
         if file and state is not None:
             try:
+                check_state(pass_, state)
                 pass_.add(state)
-            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{file.path} is damaged ({error}); it was left as it is: delete it") from error
         else:
             pass_.half = pass_.question.half and keeps_concepts(pass_, progress, interrupted)

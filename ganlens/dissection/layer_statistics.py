@@ -21,6 +21,7 @@ from ganlens.statistics import (
     tail_level,
 )
 
+RULES = ("quantile", "iqr", "iou")  # by which thresholds are chosen
 MOST_COLUMNS = 2**15 - 1  # columns are kept as numbers of 16 bits
 CANDIDATES = np.logspace(-3, 0, 100)  # tail fractions that "iqr" and "iou" choose from
 

@@ -1,14 +1,15 @@
 """The file of a saved dissection: written whole, read and checked."""
 
-import io
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ganlens.arguments import MOST_IMAGES, short_repr
+from ganlens.dissection.layer_statistics import RULES
 from ganlens.dissection.ranking import KEPT_RANKINGS
-from ganlens.files import read_arrays, write_atomically
+from ganlens.files import arrays_to_bytes, read_arrays, with_header, write_atomically
 from ganlens.models.network import EMBEDDED, ImageNetwork, changed
 from ganlens.segmenters.base import Concept, Segmenter
 from ganlens.statistics import Levels
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ganlens.dissection.result import Dissection
 
 FORMAT = 1
+MOST_NUMBERS = 2**26  # in an array
+MOST_BINS = 2**16  # of the levels, and top images
+MOST_LETTERS = 1000  # of a name
 OPTIONAL: dict[str, dict | list] = {"flags": {}, "broken": []}  # what they are where a file has no such entry
 SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin", *OPTIONAL)
 FLAGS = ("artifact", "favourite")
@@ -26,6 +30,9 @@ ARRAYS = ("thresholds_by_concept", "on", "overlap", "area", "scope", "valid", "t
 AXES = dict.fromkeys(("levels_low", "levels_slope", "levels_below", "levels_total"), "U")
 AXES |= {"levels_lowest": "U", "levels_highest": "U", "levels_counts": "UB", "levels_bins": "", "levels_cells": ""}
 AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "top_values": "UK"}
+
+
+OPTIONAL_AXES = dict.fromkeys(("effects", *(f"ranking_{by}" for by in KEPT_RANKINGS)), "UC")
 
 
 def is_text(value) -> bool:
@@ -68,9 +75,7 @@ def write_archive(D: "Dissection", path: str | Path) -> None:
         D.check_effects()
         arrays["effects"] = np.asarray(D.effects, float)
     arrays |= {f"ranking_{by}": values for by, values in D.rankings.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, header=np.array(json.dumps(header_of(D))), **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, arrays_to_bytes(with_header(header_of(D), arrays)))
 
 
 def fields_of(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -106,13 +111,58 @@ def check_origin(path: str | Path, origin: dict, generator: ImageNetwork | None,
 
 def read_archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Header and arrays of a saved dissection; ValueError if it is none."""
-    header, arrays = read_arrays(path, "dissection")
+    header, arrays = read_arrays(path, "dissection", check_claims)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
     header = {name: empty.copy() for name, empty in OPTIONAL.items()} | header
     check_parts(path, header, arrays)
     return header, arrays
+
+
+def check_claims(header: dict, claims: Mapping[str, np.ndarray]) -> None:
+    """ValueError if a file holds arrays that no dissection has, or larger ones than its units and concepts need."""
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    for name, claim in claims.items():
+        if name not in AXES | OPTIONAL_AXES:
+            raise ValueError(f"it holds {name!r}, which no dissection has")
+        axes = (AXES | OPTIONAL_AXES).get(name, "")
+        sizes = {axis: n for axis, n in zip("UC", claims["on"].shape, strict=False)} if "on" in claims else {}
+        shape = [sizes.get(axis, MOST_BINS) for axis in axes]
+        if claim.ndim != len(axes) or any(n > most for n, most in zip(claim.shape, shape, strict=True)):
+            raise ValueError(f"{name} of shape {claim.shape} does not fit the other parts")
+        if claim.size > MOST_NUMBERS:
+            raise ValueError(f"{name} of shape {claim.shape} is larger than that of any dissection")
+
+
+def check_values(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    """ValueError if counts, levels or texts are none that a dissection can have found."""
+    for name, kinds in (("on overlap area scope top levels_below levels_total", "iu"), ("valid", "b")):
+        wrong = [one for one in name.split() if arrays[one].dtype.kind not in kinds]
+        if wrong:
+            raise ValueError(f"{path} is damaged: {wrong[0]} holds {arrays[wrong[0]].dtype}")
+    on, overlap, area, scope = (arrays[name] for name in ("on", "overlap", "area", "scope"))
+    fit = min(array.min(initial=0) for array in (on, overlap, area, scope)) >= 0 and scope.max(initial=0) < 2**53
+    fit &= bool((overlap <= np.minimum(on, area)).all() and (area <= scope).all() and (on <= scope).all())
+    fit &= bool((arrays["top"] >= -1).all() and arrays["top"].max(initial=-1) < 2**32 and arrays["top"].shape[1] > 0)
+    fit &= all(not np.isnan(arrays[name]).any() for name in ("thresholds_by_concept", "top_values"))
+    fit &= all(np.isfinite(arrays[f"levels_{name}"]).all() for name in ("low", "slope", "lowest", "highest"))
+    fit &= all((arrays[f"levels_{name}"] >= 0).all() for name in ("counts", "below", "slope", "cells"))
+    bins = int(arrays["levels_bins"])
+    fit &= bins == arrays["levels_counts"].shape[1] > 0 and len(on) > 0 and min(header["shape"]) > 0
+    if not fit:
+        raise ValueError(f"{path} is damaged: its counts and levels are none of a dissection")
+    texts = [*(text for pair in header["concepts"] for text in pair), header["layer"], header["origin"]["generator"]]
+    odd = [text for text in texts if not text or len(text) > MOST_LETTERS or not text.isprintable()]
+    pairs = [tuple(pair) for pair in header["concepts"]]
+    if odd or len({*pairs}) < len(pairs) or header["rule"] not in RULES or max(header["shape"]) > 2**15:
+        what = f"the name {short_repr(odd[0])}" if odd else "its concepts, rule or shape"
+        raise ValueError(f"{path} is damaged: {what}")
+    if header["n"] < 1 or header["n"] > MOST_IMAGES or header["sample"] > 2**32 // MOST_IMAGES:
+        raise ValueError(f"{path} is damaged: n={header['n']}, sample={header['sample']}")
+    if not isinstance(header["origin"].get("generator_settings", {}), dict):
+        raise ValueError(f"{path} is damaged: the settings of its generator")
 
 
 def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -130,12 +180,12 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
     sizes = {"C": len(header["concepts"])}
     if any(array.dtype.kind not in "biuf" for array in arrays.values()):
         raise ValueError(f"{path} is damaged: not all of its arrays hold numbers")
-    optional = dict.fromkeys(("effects", *(name for name in arrays if name.startswith("ranking_"))), "UC")
-    for name, axes in ((name, axes) for name, axes in (AXES | optional).items() if name in arrays):
+    for name, axes in ((name, axes) for name, axes in (AXES | OPTIONAL_AXES).items() if name in arrays):
         shape = arrays[name].shape
         if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
     check_flags(path, header["flags"], sizes["U"])
+    check_values(path, header, arrays)
     if not are_units(header["broken"], sizes["U"]):
         raise ValueError(f"{path} is damaged: its broken units are no list of units 0 … {sizes['U'] - 1}")
 

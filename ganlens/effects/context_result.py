@@ -1,7 +1,6 @@
 """Where a concept appeared, by what was there before: the result of `ganlens.context`, to be read, saved and drawn."""
 
-import io
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ganlens.arguments import check_integer, check_kind
-from ganlens.files import read_arrays, write_atomically
+from ganlens.files import arrays_to_bytes, read_arrays, with_header, write_atomically
 from ganlens.intervals import middle_of, ratio, resamples
 from ganlens.models.editing import Edit
 from ganlens.segmenters.base import Concept, as_concept
@@ -228,14 +227,14 @@ class Context(Tabular):
         arrays = {name: getattr(self, name) for name in ARRAYS}
         if self.random_gained is not None:
             header["random_units"], arrays["random_gained"] = self.random_units, self.random_gained
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, arrays_to_bytes(with_header(header, arrays)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Context":
         """Read a file written by `save`; ValueError if it is damaged or no context."""
-        header, arrays = read_arrays(Path(check_kind("path", path, str | Path, "that of a saved context")), "context")
+        header, arrays = read_arrays(
+            Path(check_kind("path", path, str | Path, "that of a saved context")), "context", check_claims
+        )
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None
             raise ValueError(f"{path} has format version {found}; this ganlens reads version {FORMAT}")
@@ -255,6 +254,13 @@ class Context(Tabular):
         if not fit:
             raise ValueError(f"{path} is damaged: its arrays do not fit each other")
         return cls(**fields)
+
+
+def check_claims(header: dict, claims: Mapping[str, np.ndarray]) -> None:
+    """ValueError if a file holds arrays that no context has, or larger ones."""
+    for name, claim in claims.items():
+        if name not in (*ARRAYS, "random_gained") or claim.size > 2**28:
+            raise ValueError(f"it holds {name!r} of shape {claim.shape}, which no context has")
 
 
 def check_header(header: dict) -> None:

@@ -9,9 +9,11 @@ import torch
 from PIL import Image, ImageOps
 
 from ganlens.arguments import close_match
+from ganlens.files import check_ordinary
 from ganlens.images import from_uint8
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 FEWEST = 8  # images
 DAMAGE = OSError, SyntaxError, ValueError, Image.DecompressionBombError  # as Pillow says it
 
@@ -141,9 +143,10 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def opened_image(path: Path) -> Image.Image:
-    """A file as an image; ValueError that names it if it is none."""
+    """A file as an image; ValueError that names it if it is none. Reading other formats may start programs."""
+    check_ordinary(path)
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except DAMAGE as error:
         raise ValueError(f"{path}: not an image that can be read ({error})") from error
 

@@ -333,7 +333,8 @@ def read_pretrained(source: str, **options) -> tuple:
     processor = read_processor(source, **options)
     opener = getattr(transformers, family)
     try:
-        net, info = opener.from_pretrained(source, config=config, output_loading_info=True, **options)
+        options |= {"trust_remote_code": False, "output_loading_info": True}
+        net, info = opener.from_pretrained(source, config=config, **options)
     except pickle.UnpicklingError as error:
         raise ValueError(f"the weights of {source} hold more than tensors; nothing in them was executed") from error
     except (SafetensorError, RuntimeError, EOFError) as error:

@@ -149,6 +149,9 @@ def union(edits: Sequence[Edit], size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
+MOST_UNITS = 10_000  # that are typed; layers have up to a few thousand
+
+
 def parse_units(text: str) -> tuple[int, ...]:
     """Unit numbers from what people type: ``"3, 17, 40-43"``; ValueError for anything else."""
     units: list[int] = []
@@ -156,7 +159,10 @@ def parse_units(text: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"units {part!r}: expected numbers and ranges, such as 3, 17, 40-43")
-        units += range(int(first), int(last or first) + 1)
+        numbers = range(int(first), int(last or first) + 1)
+        if len(first) > 9 or len(last) > 9 or len(numbers) + len(units) > MOST_UNITS:
+            raise ValueError(f"units {part!r}: more than {MOST_UNITS:,} at once; expected a range such as 40-43")
+        units += numbers
     return tuple(dict.fromkeys(units))
 
 

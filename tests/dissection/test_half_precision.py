@@ -58,7 +58,7 @@ def ask(G, S, **options):
 
 @pytest.fixture(scope="module")
 def whole(G, S):
-    return gl.dissect(G, S, "layer7", n=136, half=True, progress=False)
+    return gl.dissect(G, S, "layer4", n=136, half=True, progress=False)
 
 
 class TestTaken:
@@ -72,10 +72,10 @@ class TestTaken:
     def test_embedded_networks(self, G, S, whole, untouched):
         """Concepts stay, numbers differ a little: it is really computed in another precision."""
         untouched(G.net)
-        full = gl.dissect(G, S, "layer7", n=136, progress=False)
+        full = gl.dissect(G, S, "layer4", n=136, progress=False)
         assert whole.origin == full.origin | {"precision": "bfloat16"}
         both = [(a, b) for a, b in zip(whole.labels, full.labels, strict=True) if b.iou > 0.06]
-        assert len(both) > 50
+        assert len(both) > 40
         assert sum(a.concept != b.concept for a, b in both) <= 0.02 * len(both)
         difference = np.abs(whole.iou - full.iou).max()
         assert 0 < difference < 0.01
@@ -84,9 +84,9 @@ class TestTaken:
     def test_same_in_any_batch_and_shard(self, G, S, whole):
         """To the bit, as in float32."""
         options = {"n": 136, "half": True, "progress": False}
-        assert_same(gl.dissect(G, S, "layer7", batch_size=8, **options), whole)
+        assert_same(gl.dissect(G, S, "layer4", batch_size=8, **options), whole)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-            assert_same(gl.dissect(G, S, "layer7", executor=executor, shards=3, **options), whole)
+            assert_same(gl.dissect(G, S, "layer4", executor=executor, shards=3, **options), whole)
 
     def test_saved(self, whole, tmp_path):
         whole.save(tmp_path / "half.npz")
