@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import anywidget
 import traitlets
 from IPython.display import Image
+from ipywidgets import Widget
 
 from ganlens.arguments import close_match
 from ganlens.dissection.result import Dissection
@@ -20,6 +22,7 @@ from ganlens.segmenters.base import concept_index
 from ganlens.widgets.worker import Worker
 
 HERE = Path(__file__).parent
+SHARED = ("comm", "_canvas_manager")  # what a widget has in common with those of others
 
 
 def source(*names: str) -> str:
@@ -100,6 +103,14 @@ class Panel(traitlets.HasTraits):
                 raise traitlets.TraitError(str(error)) from None
         return concept
 
+    def close(self) -> None:
+        """Take the widget off the page for good, and all that it is made of out of the kernel."""
+        if "worker" in vars(self):  # a widget that could not be made is closed, too
+            self.worker.stop()
+        for widget in widgets_in(self):
+            widget.unobserve_all()
+            Widget.close(widget)
+
     def wait(self, seconds: float | None = 60) -> bool:
         """Wait until nothing is computed any more; False if that takes longer."""
         return self.worker.wait(seconds)
@@ -170,6 +181,24 @@ class View(Panel, anywidget.AnyWidget):
     def handle(self, message: dict, buffers: list) -> None:
         """Do what a message from the page asks for."""
         raise NotImplementedError
+
+
+def widgets_in(widget: Widget) -> list[Widget]:
+    """A widget and all that it holds: children, their layouts and styles, and what its parts hold in turn."""
+    found: dict[int, Any] = {}
+    waiting: list[Any] = [widget]
+    while waiting:
+        one = waiting.pop()
+        ours = type(one).__module__.startswith("ganlens.widgets.")
+        if id(one) in found or not (isinstance(one, Widget) or ours):
+            continue
+        found[id(one)] = one
+        held = {name: value for name, value in vars(one).items() if not name.startswith("_")}
+        held |= {name: value for name, value in vars(one).get("_trait_values", {}).items() if name not in SHARED}
+        for value in held.values():
+            value = list(value.values()) if isinstance(value, dict) else value
+            waiting += value if isinstance(value, tuple | list) else [value]
+    return [one for one in found.values() if isinstance(one, Widget)]
 
 
 def as_dissections(dissections: Dissection | Mapping[str, Dissection]) -> dict[str, Dissection]:

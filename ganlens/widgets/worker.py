@@ -33,16 +33,28 @@ class Worker:
         self.running: str | None = None
         self.thread: threading.Thread | None = None
         self.changed = threading.Condition()
+        self.stopped = False
         WORKERS.add(self)
 
     def request(self, name: str, job: Callable[[], None]) -> None:
         """Have a job done soon; returns at once, from any thread."""
         with self.changed:
+            if self.stopped:
+                return  # the widget is closed
             self.jobs[name] = job
             if self.thread is None:
                 self.thread = threading.Thread(target=self._run, daemon=True, name="ganlens widget")
                 self.thread.start()
             self.changed.notify_all()
+
+    def stop(self) -> None:
+        """Do none of the jobs that wait, and let the thread end when it is done with its own."""
+        with self.changed:
+            self.jobs.clear()
+            self.stopped, thread = True, self.thread
+            self.changed.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(LAST)
 
     def outdated(self, name: str) -> bool:
         """Whether a newer job of that name waits: what an older one found need not be shown any more."""
@@ -61,7 +73,7 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self.changed:
-                if not self.changed.wait_for(lambda: self.jobs, timeout=5):
+                if not self.changed.wait_for(lambda: self.jobs or self.stopped, timeout=5) or not self.jobs:
                     self.thread = None  # idle threads end; the next request starts another one
                     return
                 self.running = next(iter(self.jobs))
