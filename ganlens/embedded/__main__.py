@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--steps", type=int, default=1400
     )
     command = add("generator", generator, "train the generator on paintings alone, going on where it stopped")
-    command.add_argument("--images", type=int, default=420_000, help="length of the training (default: %(default)s)")
+    command.add_argument("--images", type=int, default=780_000, help="length of the training (default: %(default)s)")
     command.add_argument("--processes", type=int, default=2, help="one-thread processes (default: %(default)s)")
     add("export", export, "put the trained weights into the package")
     command = add("evaluate", evaluate, "measure the embedded networks; writes scores.json and sheets")

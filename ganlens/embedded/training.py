@@ -44,7 +44,7 @@ class Recipe:
         Weight of the gradient penalty and the number of steps between two penalties.
     """
 
-    images: int = 420_000
+    images: int = 780_000
     batch: int = 16
     small_batch: int = 8
     warmup: int = 40_000
