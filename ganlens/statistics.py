@@ -204,13 +204,13 @@ class JointCounts(Statistic):
                 index = (unit * columns + column.clamp(min=0)) * bins + bin_.clamp(min=0)
                 self.counts.view(-1).scatter_add_(0, index.flatten(), inside.flatten().to(self.counts.dtype))
 
-    def above(self, bins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
-        marginal = from_above(self.marginal).gather(1, bins)
+    def above(self, bins: torch.Tensor, units: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels of some units in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
+        tables, marginal = self.counts[units], from_above(self.marginal[units]).gather(1, bins)
         if bins.shape[1] == 1:  # a sum is much cheaper than all sums
-            columns = [counts[:, b:].sum(1, keepdim=True) for counts, b in zip(self.counts, bins[:, 0], strict=True)]
+            columns = [counts[:, b:].sum(1, keepdim=True) for counts, b in zip(tables, bins[:, 0], strict=True)]
         else:
-            columns = [from_above(counts)[:, some] for counts, some in zip(self.counts, bins, strict=True)]
+            columns = [from_above(counts)[:, some] for counts, some in zip(tables, bins, strict=True)]
         return marginal, torch.stack(columns)
 
 

@@ -23,6 +23,8 @@ from ganlens.statistics import (
 
 RULES = ("quantile", "iqr", "iou")  # by which thresholds are chosen
 MOST_COLUMNS = 2**15 - 1  # columns are kept as numbers of 16 bits
+FREQUENT = 1e-3  # share of the pixels that a concept must have for the rule "iqr"
+MOST_AT_ONCE = 2**21  # candidates for which numbers are at hand together
 CANDIDATES = np.logspace(-3, 0, 100)  # tail fractions that "iqr" and "iou" choose from
 
 
@@ -231,20 +233,34 @@ class Tally:
         wanted = CANDIDATES * int(areas[0].pixels)
         bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
         levels = to_numpy(even.scale.edge(bins))
-        on, overlap = self.counts_above(even, bins)
-        area, scope = (part(areas[0])[:, None] for part in (self.columns.area, self.columns.scope))
-        merit, valid = merit_of(rule, on, overlap, area, scope, levels[:, None])
-        best = np.where(valid, merit, -1).argmax(2)[..., None]  # (U, C, 1)
-        thresholds = np.take_along_axis(levels[:, None], best, 2)
-        chosen = (np.take_along_axis(counts, best, 2) for counts in (*self.counts_above(odd, bins), valid))
-        on, overlap, valid = (counts[..., 0] for counts in chosen)
-        return Reading(
-            thresholds[..., 0], on, overlap, self.columns.area(areas[1]), self.columns.scope(areas[1]), valid
-        )
+        area, scope = (part(areas[0]) for part in (self.columns.area, self.columns.scope))
+        parts = []
+        step = max(1, MOST_AT_ONCE // (self.columns.count * len(CANDIDATES)))
+        for units in (slice(start, start + step) for start in range(0, len(bins), step)):
+            best, valid = self.best_candidates(rule, units, bins[units], levels[units], area, scope)
+            thresholds = np.take_along_axis(levels[units, None], best, 2)
+            on, overlap = (np.take_along_axis(x, best, 2) for x in self.counts_above(odd, units, bins[units]))
+            parts.append([x[..., 0] for x in (thresholds, on, overlap, valid)])
+        thresholds, on, overlap, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Reading(thresholds, on, overlap, self.columns.area(areas[1]), self.columns.scope(areas[1]), valid)
 
-    def counts_above(self, joint: JointCounts, bins: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """On and overlap (U, C, M) in the given bins (U, M) or above."""
-        marginal, counts = map(to_numpy, joint.above(bins))
+    def best_candidates(
+        self, rule: str, units: slice, bins: torch.Tensor, levels: np.ndarray, area: np.ndarray, scope: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best candidate of some units for each concept (U, C, 1) by even seeds, and whether it may be chosen."""
+        on, overlap = self.counts_above(self.full[0], units, bins)
+        best, valid = np.zeros((*on.shape[:2], 1), np.int64), np.zeros((*on.shape[:2], 1), bool)
+        worth = possible_concepts(rule, area, scope)  # others have no valid candidate: the first one stands for all
+        if len(worth):
+            sizes = area[worth, None], scope[worth, None]
+            merit, may = merit_of(rule, on[:, worth], overlap[:, worth], *sizes, levels[:, None])
+            best[:, worth] = np.where(may, merit, -1).argmax(2)[..., None]
+            valid[:, worth] = np.take_along_axis(may, best[:, worth], 2)
+        return best, valid
+
+    def counts_above(self, joint: JointCounts, units: slice, bins: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """On and overlap (U, C, M) of some units in the given bins (U, M) or above."""
+        marginal, counts = map(to_numpy, joint.above(bins, units))
         return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
 
 
@@ -269,8 +285,14 @@ def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, n
             return np.nan_to_num(overlap / (on + area - overlap)), np.full(overlap.shape, True)
         agreement = (scope - on - area + 2 * overlap) / scope
         together = overlap * scope.astype(float) > on * area.astype(float)
-        valid = (agreement > 0.8) & (levels > 0) & (area / scope >= 1e-3) & together
+        valid = (agreement > 0.8) & (levels > 0) & (area / scope >= FREQUENT) & together
     return information_quality(on, overlap, area, scope), valid
+
+
+def possible_concepts(rule: str, area: np.ndarray, scope: np.ndarray) -> np.ndarray:
+    """Places of the concepts that a rule can choose a threshold for: "iqr" asks for a frequency."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.flatnonzero(area / scope >= FREQUENT) if rule == "iqr" else np.arange(len(area))
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -20,6 +20,7 @@ from ganlens.models.files.pickles import CheckpointError
 PAUSES = (0.5, 1.0, 2.0)  # seconds before the next attempts, while none brings anything new
 PATIENCE = 30.0  # seconds without any byte, after which a connection counts as broken
 PIECE = 2**18  # bytes
+MOST = 2**32  # bytes of a file; more is no generator that is read
 LASTING = (408, 425, 429, 500, 502, 503, 504)  # answers after which another attempt may succeed
 
 
@@ -171,13 +172,20 @@ def attempt(url: str, part: Path, bar) -> None:
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
         room = shutil.disk_usage(part.parent).free
+        if total and total > MOST:
+            raise DownloadError(f"it has {total:,} bytes; at most {MOST:,} are loaded")
         if total and total - start > room:
             raise DownloadError(f"it has {total} bytes, and {part.parent} has room for {room}")
         if start == 0:
             begin(part, answer.headers)
         bar.reset(total)
         bar.n = bar.initial = start
-        append(answer, part, bar)
+        try:
+            append(answer, part, bar)
+        except OSError:
+            if total is None:  # it may have no end: what there is of it is of no use
+                forget(part)
+            raise
     if total is not None and size_of(part) < total:
         raise Broken(f"the connection broke after {size_of(part)} of {total} bytes")
 
@@ -213,6 +221,9 @@ def append(answer, part: Path, bar) -> None:
                 raise Broken(f"the connection broke: {error or type(error).__name__}") from error
             if not piece:
                 break
+            if file.tell() + len(piece) > MOST:
+                forget(part)
+                raise DownloadError(f"it does not end after {MOST:,} bytes, more than any generator; nothing was kept")
             file.write(piece)
             bar.update(len(piece))
         file.flush()
