@@ -38,7 +38,7 @@ def figures(G, S, dissections) -> None:
         "paintings": paint_many(range(HELD_OUT, HELD_OUT + len(every)))[0],
     }.items():
         Image.fromarray(grid(pictures, columns=12)).save(FOLDER / f"{name}.jpg", quality=90)
-    save("units.jpg", gl.plots.unit_strips(D, [D.units(concept, k=1)[0] for concept in SHOWN]))
+    save("units.jpg", gl.plots.unit_strips(dissections["layer6"], best_units(dissections["layer6"])))
     save("layers.png", gl.plots.layers_bars(dissections)[0])
     save("concepts-by-layer.png", gl.plots.concept_matrix(gl.Comparison(dissections)))
     seeds = with_large(S, G, "tree")
@@ -48,7 +48,12 @@ def figures(G, S, dissections) -> None:
     save("doors.jpg", gl.plots.context_sheet(D, "door", maps[best], seeds=best, k=40))
 
 
-def with_large(S, G, concept: str, k: int = 8, among: int = 64) -> list[int]:
+def best_units(D) -> list[int]:
+    """The unit that matches each of a few concepts best."""
+    return [D.units(concept, k=1)[0] for concept in SHOWN]
+
+
+def with_large(S, G, concept: str, k: int = 6, among: int = 64) -> list[int]:
     """The images that show most of a concept."""
     shown = (S.labels(G.generate(range(among))) == S.index(concept) + 1).flatten(1).sum(1)
     return shown.argsort(descending=True)[:k].tolist()
@@ -89,7 +94,7 @@ def main() -> None:
     G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     dissections = gl.dissect(G, S, list(G.layers), n=2000)
     figures(G, S, dissections)
-    (seed,) = with_large(S, G, "tree", k=1, among=8)
+    (seed,) = with_large(S, G, "tree", k=1, among=16)
     tree = (S.labels(G.generate([seed]))[0, 0] == S.index("tree") + 1).reshape(8, 8, 8, 8).float().mean((1, 3))
     screenshots(seed, (tree > 0.2).flatten().nonzero().flatten().tolist())
 
