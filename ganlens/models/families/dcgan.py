@@ -33,6 +33,7 @@ from ganlens.models.families.dcgan_layers import (
     start_of,
     steps_to_image,
 )
+from ganlens.models.families.dcgan_search import searched
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
 from ganlens.models.files.states import State
@@ -48,7 +49,6 @@ SLOPES = (0.0, 0.2)  # of hidden activations
 CLEARLY = 0.7  # times another error
 EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied
 FITS = 0.3  # largest error at which doublings are believed
-DOUBTFUL = 0.5  # error at which a network of transposed convolutions is loaded with a warning
 LEAST_SIDE = 16  # of images without batch statistics that speak for them
 MODES = ("nearest", "bilinear")  # of doubling
 SAMPLE = 64  # latents that show how the batch statistics come true
@@ -145,22 +145,49 @@ def chosen(parts: list[Part], start: Start, readings: list[list[Conv]]) -> tuple
         errors = [min(measured(i, slope, "normal")[1] for slope in SLOPES) for i in range(len(ways))]
         likely = min(range(len(ways)), key=errors.__getitem__)
         best = likely if errors[likely] < CLEARLY * errors[0] else 0
+        sides = [sizes(way.convs, start, way.steps)[-1][1] for way in ways]
+        others = {sides[i] for i, error in enumerate(errors) if CLEARLY * error <= errors[best]} - {sides[best]}
+        others &= USUAL_SIZES.keys()
+        if others and errors[best]:
+            warnings.warn(
+                f"the batch statistics do not tell whether images have {sides[best]} x {sides[best]} pixels, as is "
+                f"assumed, or {' or '.join(map(str, sorted(others)))}; if they are of another size, build the network "
+                "yourself: Generator.wrap(net, z_dim=…)",
+                stacklevel=5,
+            )
     ratios = {law: measured(best, 0.0, law)[0] for law in LAWS}
     law = likely_law(ratios)
     slope = 0.2 if measured(best, 0.2, law)[1] < CLEARLY * measured(best, 0.0, law)[1] else 0.0
     way = replace(ways[best], slope=slope)
     error = measured(best, slope, law)[1]
-    if error > DOUBTFUL:
-        warnings.warn(
-            f"the batch statistics do not come true in the network that was inferred (error {error:.2f}), so its "
-            "images may be wrong; see G.about, or build the network yourself: Generator.wrap(net, z_dim=…)",
-            stacklevel=5,
-        )
+    if error > FITS:
+        way, ratios, law, error = wider(parts, start, readings, (way, ratios, law, error))
+    if error > FITS:
+        raise unsure(start, f"the batch statistics do not come true in the nearest network (error {error:.2f})")
     side = sizes(way.convs, start, way.steps)[-1][1]
     usual = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
     if side < LEAST_SIDE and not usual:
         raise unsure(start, f"its image would be {side} x {side}")
     return way, ratios, law
+
+
+def wider(parts: list[Part], start: Start, readings: list[list[Conv]], best: tuple) -> tuple[Way, dict, str, float]:
+    """The way whose statistics come true, of all strides and paddings, activations and eps; or ``best`` as it is."""
+    law = best[2]
+    for convs, slope, epsilon, bare in product(readings, SLOPES, EPSILONS, (False, True)):
+        norms = [norms_until(parts, conv) if normed_after(parts, conv) else None for conv in convs]
+
+        def error_of(steps: list, upto: int) -> float:
+            return mismatch(parts, start, replace(way, steps=steps), law, last=upto)[2]  # noqa: B023
+
+        way = Way(convs, [], slope, epsilon, bare)
+        found = searched(convs, start.size, norms, error_of, CLEARLY)
+        if found and found.error < CLEARLY * best[3]:
+            way = replace(way, steps=list(found.steps))
+            ratios = {law: mismatch(parts, start, way, law)[0] for law in LAWS}
+            error = mismatch(parts, start, way, law)[1]
+            best = (way, ratios, law, error) if error < best[3] else best
+    return best
 
 
 def likely_law(ratios: Mapping[str, float]) -> str:
@@ -314,7 +341,9 @@ def mismatch(
         Variance that enters the first batch norm, divided by its ``running_var``: the geometric mean over its units;
         nan where there is no norm.
     error : float
-        Mean absolute logarithm of that ratio over the later norms.
+        Over the later norms, the mean of how far both statistics are off: the absolute logarithm of that ratio, plus
+        the distance of the means in running deviations. The variance hardly tells a ReLU from a leaky one, the mean
+        does.
     newest : float
         The same over the last norm alone.
     """
@@ -326,6 +355,7 @@ def mismatch(
     norms = {part.name for part in parts if part.kind == "norm" and part.trained}
     stop = len(norms) if last is None else min(last, len(norms))
     logs: list[torch.Tensor] = []
+    shifts: list[torch.Tensor] = []
     r = drawn(range(count), start.z_dim, law)
     with torch.no_grad():
         for name in net.names:
@@ -333,13 +363,15 @@ def mismatch(
                 break
             module = net.get_submodule(name)
             if name in norms:
-                variance = r.transpose(0, 1).flatten(1).var(1)
-                running = net.get_buffer(f"{name}.running_var")
-                logs.append((variance.clamp(min=1e-12) / running.clamp(min=1e-12)).log())
+                values = r.transpose(0, 1).flatten(1)  # (U, P)
+                mean, variance = (net.get_buffer(f"{name}.running_{what}") for what in ("mean", "var"))
+                logs.append((values.var(1).clamp(min=1e-12) / variance.clamp(min=1e-12)).log())
+                shifts.append((values.mean(1) - mean) / variance.clamp(min=1e-12).sqrt())
             r = module(r)
-    later = torch.cat(logs[1:]).abs().mean().item() if len(logs) > 1 else 0.0
+    errors = [log.abs() + shift.abs() for log, shift in zip(logs, shifts, strict=True)]
+    later = torch.cat(errors[1:]).mean().item() if len(errors) > 1 else 0.0
     ratio = logs[0].mean().exp().item() if logs else math.nan
-    return ratio, later, logs[-1].abs().mean().item() if logs else 0.0
+    return ratio, later, errors[-1].mean().item() if errors else 0.0
 
 
 def report(G: Generator, way: Way, ratios: Mapping[str, float]) -> str:

@@ -218,6 +218,7 @@ def rebuilt(kind, *_):
 
 
 # Tensors that no generator has for weights: only that they were there is kept.
+PYTHON = ("builtins", "__builtin__")  # what it calls its own, now and in the second version of its pickles
 UNUSED = "sparse_tensor qtensor nested_tensor wrapper_subclass meta_tensor_no_storage"
 UNUSED += " device_tensor_from_numpy device_tensor_from_cpu_tensor"
 
@@ -241,11 +242,11 @@ BUILDERS: dict[str, Callable] = {
     "torch_utils.persistence._reconstruct_persistent_obj": persistent,
     "numpy.dtype": lambda code, *_: NumpyType(code),
     "_codecs.encode": encoded,
-    "builtins.bytearray": lambda *raw: raw[0] if raw and isinstance(raw[0], bytes) else b"",
-    "builtins.complex": lambda real, imaginary: (real, imaginary),
     **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: Array() for core in ("core", "_core")},
-    **{f"{home}.{kind}": lambda items=(): list(items) for home in ("builtins", "__builtin__") for kind in ("set",)},
+    **{f"{home}.set": lambda items=(): list(items) for home in PYTHON},
+    **{f"{home}.bytearray": lambda *raw: raw[0] if raw and isinstance(raw[0], bytes) else b"" for home in PYTHON},
+    **{f"{home}.complex": lambda real, imaginary: (real, imaginary) for home in PYTHON},
 }
 
 INERT = {

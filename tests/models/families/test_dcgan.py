@@ -273,14 +273,14 @@ def test_doublings_that_nothing_tells_are_refused(why, tmp_path):
         gl.load_generator(tmp_path / "G.pth")
 
 
-def test_a_network_that_is_probably_wrong_is_said(tmp_path):
+def test_a_network_that_is_probably_wrong_is_refused(tmp_path):
     """Its activations are in front of the norms, which is not in the file."""
     torch.manual_seed(8)
     net = chain(doublings=4)
     order = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 13]
     net = trained(nn.Sequential(*(net[i] for i in order)))
     state = {f"{order[int(k.split('.')[0])]}.{k.split('.')[1]}": v for k, v in net.state_dict().items()}
-    with pytest.warns(UserWarning, match="the batch statistics do not come true"):
+    with pytest.raises(CheckpointError, match="the batch statistics do not come true in the nearest network"):
         from_state(state)
 
 

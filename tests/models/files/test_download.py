@@ -290,7 +290,13 @@ class TestAnswers:
         with pytest.raises(DownloadError, match="cannot be reached"):
             download("http://nowhere.invalid/net.pth", path, progress=False)
 
-    def test_no_room(self, server, path):
+    def test_larger_than_any_generator(self, server, path):
+        server.content = Endless()
+        with pytest.raises(DownloadError, match=r"it has [\d,]+ bytes; at most 4,294,967,296 are loaded"):
+            get(server, path)
+
+    def test_no_room(self, server, path, monkeypatch):
+        monkeypatch.setattr("ganlens.models.files.download.MOST", 2**63)
         server.content = Endless()
         with pytest.raises(DownloadError, match=f"it has {2**62} bytes, and .* has room for"):
             get(server, path)

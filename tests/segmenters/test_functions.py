@@ -1,0 +1,123 @@
+"""What a function returns is seen from its first result, said where it could be two things, and held to afterwards."""
+
+import pickle
+
+import pytest
+import torch
+
+import ganlens as gl
+from ganlens.segmenters.base import checked_labels
+
+COLORS = ["red", "green", "blue"]
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.rand(4, 3, 6, 5) * 2 - 1
+
+
+def test_booleans_are_one_plane_for_each_concept(x):
+    S = gl.Segmenter.wrap(lambda x: x > 0, COLORS)
+    labels = S.labels(x)
+    for c in range(3):
+        assert torch.equal(labels[:, c] == c + 1, x[:, c] > 0)
+    assert S.output == "masks"
+    with pytest.raises(ValueError, match=r"booleans \(4, 2, 6, 5\) for 3 concepts"):
+        gl.Segmenter.wrap(lambda x: x[:, :2] > 0, COLORS).labels(x)
+
+
+def test_planes_of_0_and_1_could_be_labels(x):
+    S = gl.Segmenter.wrap(lambda x: (x > 0).byte(), COLORS)
+    with pytest.warns(UserWarning, match="taken for masks; say so by output='masks', or give 'labels'"):
+        labels = S.labels(x)
+    assert labels.max() == 3
+    said = gl.Segmenter.wrap(lambda x: (x > 0).byte(), COLORS, output="labels")
+    assert torch.equal(said.labels(x), (x > 0).long())
+
+
+def test_logits(x):
+    logits = 5 * x - 8
+    S = gl.Segmenter.wrap(lambda x: 5 * x - 8, COLORS)
+    with pytest.warns(UserWarning, match="taken for logits of which one concept wins"):
+        labels = S.labels(x)
+    assert torch.equal(labels[:, 0], logits.argmax(1) + 1)
+    assert torch.allclose(S.scores(x), logits.softmax(1))
+    alone = gl.Segmenter.wrap(lambda x: 5 * x, [(c, c) for c in COLORS])
+    assert torch.equal(alone.labels(x) > 0, x > 0)
+    assert alone.output == "sigmoid"
+
+
+def test_a_softmax_is_taken_within_categories(x):
+    S = gl.Segmenter.wrap(lambda x: 9 * x - 4, [("a", "one"), ("b", "one"), ("c", "two")], output="logits")
+    expected = (9 * x[:, :2] - 4).softmax(1)
+    assert torch.allclose(S.scores(x)[:, :2], expected)
+    assert (S.scores(x)[:, 2] == 1).all()
+
+
+def test_what_changes_afterwards_is_refused(x):
+    kinds = iter([lambda x: x.sigmoid(), lambda x: 4 * x, lambda x: (x > 0).int()])
+    S = gl.Segmenter.wrap(lambda x: next(kinds)(x), COLORS)
+    S.labels(x)
+    with pytest.raises(ValueError, match=r"returned scores .* but is taken for output='scores'"):
+        S.labels(x)
+    with pytest.raises(ValueError, match=r"returned torch.int32, but is taken for output='scores'"):
+        S.labels(x)
+
+
+def test_what_was_seen_makes_no_other_segmenter_of_it(x):
+    def find(x):
+        return x.sigmoid()
+
+    S = gl.Segmenter.wrap(find, COLORS)
+    before = S.fingerprint
+    S.labels(x)
+    assert S.fingerprint == before
+    with pytest.raises(ValueError, match="did you mean 'masks'"):
+        gl.Segmenter.wrap(find, COLORS, output="mask")
+    with pytest.raises(ValueError, match="expected one from images"):
+        gl.Segmenter.wrap(3, COLORS)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.int16])
+def test_labels_of_every_whole_type(x, dtype):
+    S = gl.Segmenter.wrap(lambda x: (x.argmax(1) + 1).to(dtype), COLORS)
+    assert torch.equal(checked_labels(S, x)[:, 0], x.argmax(1) + 1)
+
+
+def test_sparse_labels(x):
+    S = gl.Segmenter.wrap(lambda x: (x.argmax(1) + 1).to_sparse(), COLORS)
+    assert torch.equal(checked_labels(S, x)[:, 0], x.argmax(1) + 1)
+
+
+def test_planes_keep_their_size():
+    G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+    calls = []
+
+    def shrinking(x):
+        calls.append(1)
+        return S.labels(x)[:, :, :: 1 + (len(calls) > 2), :: 1 + (len(calls) > 2)]
+
+    with pytest.raises(ValueError, match="returned label planes of 32 x 32 pixels, before that of 64 x 64"):
+        gl.dissect(G, gl.Segmenter.wrap(shrinking, S.concepts, output="labels"), "layer9", n=64, progress=False)
+
+
+def test_more_concepts_than_can_be_counted():
+    G = gl.load_generator("scenes")
+    S = gl.Segmenter.wrap(lambda x: x[:, :1].long(), [str(i) for i in range(40_000)], "many", output="labels")
+    with pytest.raises(ValueError, match="40,000 concepts: at most 32,767"):
+        gl.dissect(G, S, "layer9", n=8, progress=False)
+
+
+def test_options_of_named_segmenters():
+    with pytest.raises(ValueError, match="segmenter 'colors' has no option 'size'; it has none"):
+        gl.load_segmenter("colors", size=3)
+
+
+def outlined(x):
+    return (x > 0).byte()
+
+
+def test_what_is_decided_travels():
+    S = gl.Segmenter.wrap(outlined, COLORS, output="masks")
+    assert pickle.loads(pickle.dumps(S)).output == "masks"
