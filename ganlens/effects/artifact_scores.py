@@ -21,8 +21,12 @@ from ganlens.shards import Arrays
 FEW = 0.05  # share of the images, and of the cells, in which an artifact is looked for without reference images
 
 
-def reference_features(pictures: Pictures, extractor: Extractor, device, n: int, step: Steps) -> np.ndarray:
-    """Features (M, D) of the reference images; says after the first batch if there are too few images for them."""
+def reference_features(
+    pictures: Pictures | None, extractor: Extractor | None, device, n: int, step: Steps
+) -> np.ndarray:
+    """Features (M, D) of the reference images, (0, 0) without any; says after the first batch if these are too few."""
+    if not (pictures and extractor):
+        return np.empty((0, 0))
     parts = []
     for x in pictures.batches:
         parts.append(extractor(x.to(device)))

@@ -264,9 +264,7 @@ def find_artifacts(
             """What is found in a sample."""
             return measure(look, (D, *things), seeds_of(sample, n), step, BATCH, executor, shards, cost=cost)
 
-        known = (
-            reference_features(pictures, extractor, G.device, n, step) if pictures and extractor else np.empty((0, 0))
-        )
+        known = reference_features(pictures, extractor, G.device, n, step)
         scores = np.isin(np.arange(len(D.iou)), marked).astype(float)
         if method == "distance":
             top = check_top(top, n, known.shape[1])

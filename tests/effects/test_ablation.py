@@ -1,6 +1,7 @@
 """Effects of units, on generators whose cause and effect are known."""
 
 import dataclasses
+import json
 import signal
 
 import numpy as np
@@ -16,6 +17,7 @@ from ganlens.effects.insertion import average_causal_effect, insertion_effect
 from ganlens.effects.minimal_units import minimal_units
 from ganlens.effects.rankings import compare_rankings, match_and_cause, unit_gradients
 from ganlens.effects.single_units import unit_effects
+from ganlens.files import with_header
 from ganlens.models.base import Generator
 from ganlens.models.editing import ablate
 from ganlens.segmenters.base import Concept, Segmenter
@@ -75,7 +77,9 @@ def test_damaged_effects_are_refused(D, tmp_path):
     dataclasses.replace(D, effects=np.zeros((8, 2))).save(tmp_path / "d.npz")
     with np.load(tmp_path / "d.npz") as file:
         arrays = dict(file)
-    np.savez(tmp_path / "d.npz", **arrays | {"effects": np.zeros((7, 2))})
+    header = json.loads(str(arrays.pop("header")))
+    header.pop("digest")
+    np.savez(tmp_path / "d.npz", **with_header(header, arrays | {"effects": np.zeros((7, 2))}))
     with pytest.raises(ValueError, match=r"d.npz is damaged: effects of shape \(7, 2\)"):
         Dissection.load(tmp_path / "d.npz")
 

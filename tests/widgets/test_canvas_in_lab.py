@@ -55,8 +55,8 @@ def pictures(request):
 
 @pytest.fixture(scope="module")
 def tree_cells(G, S):
-    """The cells of image 16 where its tree is."""
-    labels = S.labels(G.generate([16]))[0, 0] == S.index("tree") + 1
+    """The cells of image 33 where its tree is."""
+    labels = S.labels(G.generate([33]))[0, 0] == S.index("tree") + 1
     return (labels.reshape(8, 8, 8, 8).float().mean((1, 3)) > 0.3).flatten().nonzero().flatten().tolist()
 
 
@@ -97,11 +97,11 @@ def cells_of(lab) -> int:
 
 
 def test_paint_a_tree_away(address, folder, pictures, tree_cells, G, S):
-    write_notebook(folder / "paint.ipynb", SETUP, CANVAS.replace("SEED", "16"))
+    write_notebook(folder / "paint.ipynb", SETUP, CANVAS.replace("SEED", "33"))
     with page(address, "paint.ipynb") as lab:
         run_cells(lab, 2)
         before = pixels(lab)
-        drawn = gl.plots.sheets.as_pictures(G.generate([16]))[0]
+        drawn = gl.plots.sheets.as_pictures(G.generate([33]))[0]
         assert np.abs(before.astype(int) - drawn).max() <= 2
         paint(lab, tree_cells)
         after = wait_for_change(lab, before)

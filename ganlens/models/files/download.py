@@ -163,29 +163,34 @@ def attempt(url: str, part: Path, bar) -> None:
     except (OSError, http.client.HTTPException) as error:
         raise Broken(f"the server cannot be reached: {getattr(error, 'reason', error)}") from error
     with answer:
-        start = first_byte(answer.headers.get("Content-Range")) if answer.status == 206 else 0
-        if start not in (0, have):
-            raise DownloadError(f"the server answers with bytes from {start}, where those from {have} were asked for")
-        if start and version_of(answer.headers) not in ("", tag(part).read_text(encoding="latin-1")):
+        take(answer, part, bar, have)
+
+
+def take(answer, part: Path, bar, have: int) -> None:
+    """Add what an answer brings to a part that has some bytes already, or start anew."""
+    start = first_byte(answer.headers.get("Content-Range")) if answer.status == 206 else 0
+    if start not in (0, have):
+        raise DownloadError(f"the server answers with bytes from {start}, where those from {have} were asked for")
+    if start and version_of(answer.headers) not in ("", tag(part).read_text(encoding="latin-1")):
+        forget(part)
+        raise Broken("the file on the server has changed")
+    length = answer.headers.get("Content-Length", "")
+    total = start + int(length) if length.isdecimal() else None
+    room = shutil.disk_usage(part.parent).free
+    if total and total > MOST:
+        raise DownloadError(f"it has {total:,} bytes; at most {MOST:,} are loaded")
+    if total and total - start > room:
+        raise DownloadError(f"it has {total} bytes, and {part.parent} has room for {room}")
+    if start == 0:
+        begin(part, answer.headers)
+    bar.reset(total)
+    bar.n = bar.initial = start
+    try:
+        append(answer, part, bar)
+    except OSError:
+        if total is None:  # it may have no end: what there is of it is of no use
             forget(part)
-            raise Broken("the file on the server has changed")
-        length = answer.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else None
-        room = shutil.disk_usage(part.parent).free
-        if total and total > MOST:
-            raise DownloadError(f"it has {total:,} bytes; at most {MOST:,} are loaded")
-        if total and total - start > room:
-            raise DownloadError(f"it has {total} bytes, and {part.parent} has room for {room}")
-        if start == 0:
-            begin(part, answer.headers)
-        bar.reset(total)
-        bar.n = bar.initial = start
-        try:
-            append(answer, part, bar)
-        except OSError:
-            if total is None:  # it may have no end: what there is of it is of no use
-                forget(part)
-            raise
+        raise
     if total is not None and size_of(part) < total:
         raise Broken(f"the connection broke after {size_of(part)} of {total} bytes")
 
