@@ -82,22 +82,16 @@ def read_arrays(
     ValueError
         The file is damaged or of another kind, or its content is not what was written.
     """
-    import numpy as np
-
     check_ordinary(path)
     try:
         with zipfile.ZipFile(path) as archive:
             claims = {name.removesuffix(".npy"): claim_of(archive, name) for name in archive.namelist()}
             if claims["header"].nbytes > MOST_HEADER:
                 raise ValueError(f"its header has {claims['header'].nbytes:,} bytes")
-            header = json.loads(str(np.load(archive.open("header.npy"), allow_pickle=False)), parse_constant=no_number)
+            header = json.loads(str(array_in(archive, "header")), parse_constant=no_number)
             if expected:
                 expected(header, {name: claim for name, claim in claims.items() if name != "header"})
-            arrays = {
-                name: np.lib.format.read_array(archive.open(f"{name}.npy"), allow_pickle=False)
-                for name in claims
-                if name != "header"
-            }
+            arrays = {name: array_in(archive, name) for name in claims if name != "header"}
         if isinstance(header, dict) and header.pop("digest", None) != digest_of(header, arrays):
             raise ValueError("its content is not what was written")
         return header, arrays
@@ -107,6 +101,14 @@ def read_arrays(
         raise ValueError(f"{path} is no {kind}: it has no header") from None
     except Exception as error:  # damage shows in many ways: BadZipFile, zlib.error, NotImplementedError, MemoryError …
         raise ValueError(f"{path} is damaged or no {kind} ({error})") from error
+
+
+def array_in(archive: zipfile.ZipFile, name: str) -> "np.ndarray":
+    """An array of an archive, unpacked; nothing in it is executed."""
+    import numpy as np
+
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def no_number(name: str):
