@@ -10,19 +10,21 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from threading import Lock, RLock
+from threading import Lock, RLock, local
 from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 DEEPEST = 4  # steps from a function to a network that it refers to
-SAMPLED = 16  # tensors of a network of which one number is looked at
+SAMPLED = 8  # tensors of a network of which one number is looked at
 
 _locks: dict[int, Any] = {}
 _guard = Lock()
+_thread = local()  # what this thread has in hand
 
 
 def lock_of(net: nn.Module):
@@ -43,7 +45,7 @@ def borrowed(*nets: nn.Module) -> Iterator[None]:
             yield
         return
     first, *others = sorted(nets, key=lambda net: id(lock_of(net)))
-    with lock_of(first), evaluating(first), borrowed(*others):
+    with lock_of(first), evaluating(first), borrowed(*others) if others else same_random_state():
         yield
 
 
@@ -71,14 +73,20 @@ def set_training(modules: list[nn.Module], training: bool) -> None:
 
 @contextmanager
 def same_random_state() -> Iterator[None]:
-    """Put back the state of the global sources of random numbers on every way out."""
+    """Put back the state of the global sources of random numbers on every way out; once is enough."""
+    if getattr(_thread, "kept", False):
+        yield
+        return
     state = RandomState()
     try:
         try:
+            _thread.kept = True
             yield
         finally:
+            _thread.kept = False
             state.restore()
     finally:  # again, should the first time have been interrupted
+        _thread.kept = False
         state.restore()
 
 
@@ -172,15 +180,27 @@ def weights_version(net: nn.Module, ignored: Collection[str] = ()) -> tuple:
     torch counts the changes of a tensor, but not those made through ``.data``, as averages of weights often are; so one
     number each of a few tensors is looked at, too. Buffers that are ``ignored`` may change: see `changing_buffers`.
     """
-    tensors = [*net.parameters(), *(x for name, x in net.named_buffers() if name not in ignored)]
-    looked_at = tensors[:: max(1, len(tensors) // SAMPLED)]
-    numbers = (str(x.detach()[tuple(n // 2 for n in x.shape)].item()) for x in looked_at if x.numel())
-    return *map(changes_of, tensors), *numbers
+    modules = list(net.modules())
+    tensors: list[torch.Tensor] = [x for module in modules for x in module._parameters.values() if x is not None]
+    weights = tensors[:: max(1, len(tensors) // SAMPLED)]
+    if ignored:
+        tensors += [x for name, x in net.named_buffers() if name not in ignored]
+    else:
+        tensors += [x for module in modules for x in module._buffers.values() if x is not None]
+    return *map(changes_of, tensors), *map(middle_number, weights)
+
+
+def middle_number(x: torch.Tensor) -> str:
+    """One number of a tensor, as text, since nan is not itself; "" where it has none at hand."""
+    if is_lazy(x) or x.layout is not torch.strided or not x.numel():
+        return ""
+    return str(x.detach()[tuple(n // 2 for n in x.shape)].item())
 
 
 def changes_of(x: torch.Tensor) -> tuple[int, int, int]:
     """Which tensor it is, where its numbers are, and how often they were changed."""
-    return id(x), x.data_ptr(), -1 if x.is_inference() else x._version
+    place = 0 if is_lazy(x) or x.layout is not torch.strided else x.data_ptr()
+    return id(x), place, -1 if x.is_inference() else x._version
 
 
 @contextmanager
