@@ -203,7 +203,7 @@ def show(args) -> None:
     with usage():
         every = found.matches(args.concept) if args.concept else found.rows()
         check_targets([path for path in (args.csv, args.picture) if path], args.force, sources=[args.file])
-    best = every if args.concept else [every[label.unit] for label in found.best(len(every))]
+    best = every if args.concept else [every[label.unit] for label in found.best_labels(len(every))]
     shown, rows = best[: args.k or 20], best[: args.k] if args.k else every
     if args.picture:
         units = [row["unit"] for row in shown]

@@ -220,12 +220,12 @@ class Renderer:
         same = [edit for edit in as_edits(edits) if edit.layer == layer]
         with torch.no_grad():
             if not front:
-                return self.G.edited(self.opened(layer, seed).features, same)
+                return self.G.edited_features(self.opened(layer, seed).features, same)
             found = []
             opened = self.opened(self.G.earliest({edit.layer for edit in front}), seed)  # before the other lock is held
             with self.G._lock, hooked(self.G.net, {layer: lambda r: found.append(r.clone())}):
                 opened.edited(front)
-            return self.G.edited(found[0][:1], same)
+            return self.G.edited_features(found[0][:1], same)
 
     def opened(self, layer: str, seed: int, stop: Callable[[], bool] | None = None) -> OpenedGenerator:
         """A layer of an image, opened now or before."""

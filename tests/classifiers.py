@@ -38,7 +38,7 @@ def signs(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 
 def sign_classifier(n: int = 60) -> gl.Classifier:
     x, labels = signs(n)
-    return gl.Classifier.wrap(Signs(), x, labels, classes=COLORS, name="signs")
+    return gl.Classifier.wrap(Signs(), x, labels, class_names=COLORS, name="signs")
 
 
 # ---- churches
@@ -91,4 +91,4 @@ def trained(seed: int) -> nn.Sequential:
 def church_classifier(seed: int = 0) -> gl.Classifier:
     """A trained network, with other churches than those that it has learned from."""
     pictures, types = painted(10_000, 600)
-    return gl.Classifier.wrap(trained(seed), pictures, types, classes=TYPES, name="church types")
+    return gl.Classifier.wrap(trained(seed), pictures, types, class_names=TYPES, name="church types")

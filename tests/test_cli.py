@@ -348,7 +348,7 @@ class TestShow:
         status, out, err = ganlens("show", file, "-k", 5)
         assert (status, err) == (0, "")
         assert out.splitlines()[0] == repr(dissection).splitlines()[0]
-        best = dissection.best(5)
+        best = dissection.best_labels(5)
         assert [row[:3] for row in columns(out)] == [[str(b.unit), b.concept.name, f"{b.iou:.3f}"] for b in best]
 
     def test_ranks_for_a_concept(self, dissection, file, ganlens):

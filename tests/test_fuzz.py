@@ -354,8 +354,8 @@ def signs():
 
 @fuzzed(
     30,
-    options=any_.arguments({"n": 12, "images": None, "draws": 1}, {"images": any_.ARRAYS}),
-    other=any_.arguments({"k": 2, "n": 12, "to": "zero", "images": None}, {"images": any_.ARRAYS}),
+    options=any_.arguments({"n": 12, "seeds": None, "draws": 1}, {"seeds": any_.ARRAYS}),
+    other=any_.arguments({"k": 2, "n": 12, "to": "zero", "seeds": None}, {"seeds": any_.ARRAYS}),
     name=any_.ANYTHING,
 )
 def test_classifier(signs, options, other, name):
@@ -376,7 +376,7 @@ def test_classifier(signs, options, other, name):
         {
             "images": any_.TENSORS | any_.ARRAYS,
             "labels": st.lists(st.integers(-1, 4), min_size=6, max_size=6),
-            "classes": st.lists(any_.TEXTS, max_size=4),
+            "class_names": st.lists(any_.TEXTS, max_size=4),
             "size": SMALL,
             "inputs": any_.TEXTS,
             "layers": st.lists(any_.TEXTS),
@@ -465,12 +465,12 @@ MEASURED = {
     "average_causal_effect": (("red",), ONE | K | {"level": 1.0, "patch": 2, "region": None}, NEAR | {"level": LEVELS}),
     "context": (
         ("red",),
-        ONE | K | {"n": 1, "level": 1.0, "stride": 4, "batch": 8, "units": [1]},
+        ONE | K | {"n": 1, "level": 1.0, "stride": 4, "batch_size": 8, "units": [1]},
         NEAR | {"level": LEVELS},
     ),
     "where": (
         ("red",),
-        {"seed": 3, "k": 2, "level": 1.0, "stride": 4, "batch": 8, "units": [1]},
+        {"seed": 3, "k": 2, "level": 1.0, "stride": 4, "batch_size": 8, "units": [1]},
         NEAR | {"level": LEVELS},
     ),
     "minimal_units": (
@@ -485,11 +485,11 @@ MEASURED = {
         ("red",),
         {
             "penalty": "l2",
-            "strength": None,
+            "penalty_weight": None,
             "level": 1.0,
             "n": 4,
             "steps": 2,
-            "batch": 2,
+            "batch_size": 2,
             "patch": None,
             "sample": None,
             "progress": False,
@@ -504,7 +504,7 @@ MEASURED = {
             "k": 2,
             "to": "zero",
             "draws": 1,
-            "features": None,
+            "extractor": None,
             "reference": None,
             "top": None,
             "sample": None,
@@ -591,11 +591,11 @@ def test_compare(lab, other, concept):
     refused(gl.compare, other)
     refused(gl.compare, {"a": lab.D, "b": other})
     assert not refused(gl.compare, {"a": lab.D, "b": lab.again})
-    assert not refused(C.best, "red")
-    assert not refused(C.found, "red")
-    refused(C.best, concept)
-    refused(C.found, concept)
-    refused(C.best("red").strips, other)
+    assert not refused(C.best_units, "red")
+    assert not refused(C.drawn_in, "red")
+    refused(C.best_units, concept)
+    refused(C.drawn_in, concept)
+    refused(C.best_units("red").strips, other)
 
 
 @fuzzed(60, source=any_.ARRAYS | any_.TENSORS | any_.ANYTHING, other=any_.ANYTHING)
@@ -651,7 +651,7 @@ def panel_of(lab, name: str):
     30,
     ["InterventionCanvas.paint"],
     options=any_.arguments(
-        {"seed": 1, "count": 2}, {"concept": any_.TEXTS, "order": any_.TEXTS, "level": LEVELS, "width": SMALL}
+        {"seed": 1, "k": 2}, {"concept": any_.TEXTS, "order": any_.TEXTS, "level": LEVELS, "width": SMALL}
     ),
     cells=any_.ANYTHING,
     mode=any_.ANYTHING,

@@ -149,7 +149,7 @@ class Extractor(NamedTuple):
         return np.concatenate([self(x) for x in batches])
 
 
-def as_extractor(features: str | Callable | None, segmenter: Segmenter | None = None) -> Extractor:
+def as_extractor(extractor: str | Callable | None, segmenter: Segmenter | None = None) -> Extractor:
     """The extractor that is meant: a function, ``"inception"``, or by default the segmenter's bottleneck.
 
     Raises
@@ -159,19 +159,19 @@ def as_extractor(features: str | Callable | None, segmenter: Segmenter | None = 
     ImportError
         ``"inception"`` without the library that has it.
     """
-    if isinstance(features, Extractor):
-        return features
-    if callable(features):
-        return Extractor(getattr(features, "__name__", type(features).__name__), features)
-    if features == "inception":
+    if isinstance(extractor, Extractor):
+        return extractor
+    if callable(extractor):
+        return Extractor(getattr(extractor, "__name__", type(extractor).__name__), extractor)
+    if extractor == "inception":
         return inception()
-    if features is not None:
-        raise ValueError(f"features={features!r}: expected a function from images to (N, D), or 'inception'")
+    if extractor is not None:
+        raise ValueError(f"extractor={extractor!r}: expected a function from images to (N, D), or 'inception'")
     net = getattr(segmenter, "net", None)
     if segmenter is None or not callable(getattr(net, "bottleneck", None)):
         name = segmenter.name if segmenter else "none"
         raise ValueError(
-            f"the segmenter {name} has no bottleneck whose features could be compared; give features=…, "
+            f"the segmenter {name} has no bottleneck whose features could be compared; give extractor=…, "
             "a function from images (N, 3, Y, X) to features (N, D), or 'inception'"
         )
     return Extractor(f"bottleneck of {segmenter.name}", partial(bottleneck_of, net))

@@ -20,7 +20,7 @@ class BestUnit(NamedTuple):
     unit: int
     iou: float
     chance: float
-    units: int  # interpretable units whose label is the concept
+    unit_count: int  # interpretable units whose label is the concept
 
 
 @dataclass(eq=False, repr=False)
@@ -31,35 +31,35 @@ class BestUnits:
     ----------
     concept : Concept
         Which one.
-    units : tuple of BestUnit
+    best : tuple of BestUnit
         One for each dissection, in their order.
     dissections : mapping of str to Dissection
         Where they are from.
     """
 
     concept: Concept
-    units: tuple[BestUnit, ...]
+    best: tuple[BestUnit, ...]
     dissections: Mapping[str, Dissection]
 
     def strips(self, k: int = 6) -> dict[str, np.ndarray]:
         """Top images of each unit in a row, lit where it is on: pictures (Y, X, 3) by name of the dissection."""
-        return {best.name: self.dissections[best.name].strip(best.unit, k) for best in self.units}
+        return {best.name: self.dissections[best.name].strip(best.unit, k) for best in self.best}
 
     def __repr__(self) -> str:
-        width = max(len(best.name) for best in self.units)
+        width = max(len(best.name) for best in self.best)
         lines = [f"{self.concept}: the best unit of each"]
-        for best in self.units:
+        for best in self.best:
             numbers = f"unit {best.unit:4d}  IoU {best.iou:.3f}  (chance {best.chance:.3f})"
-            lines.append(f"  {best.name:<{width}}  {numbers}  {best.units} units draw it")
+            lines.append(f"  {best.name:<{width}}  {numbers}  {best.unit_count} units draw it")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        live = all(self.dissections[best.name].generator is not None for best in self.units)
+        live = all(self.dissections[best.name].generator is not None for best in self.best)
         columns = {
-            "": [best.name for best in self.units],
-            "best unit": [str(best.unit) for best in self.units],
-            "IoU": [f"{best.iou:.3f}" for best in self.units],
-            "units that draw it": [str(best.units) for best in self.units],
+            "": [best.name for best in self.best],
+            "best unit": [str(best.unit) for best in self.best],
+            "IoU": [f"{best.iou:.3f}" for best in self.best],
+            "units that draw it": [str(best.unit_count) for best in self.best],
         }
         pictures = list(self.strips().values()) if live else None
         return html_table(f"{self.concept}", columns, pictures, "top images, lit where the unit is on")
@@ -96,7 +96,7 @@ class Comparison(Tabular, Mapping):
     # ---- numbers
 
     @cached_property
-    def units(self) -> np.ndarray:
+    def unit_counts(self) -> np.ndarray:
         """How many interpretable units of each dissection have each concept as label (K, C)."""
         index = {concept: c for c, concept in enumerate(self.concepts)}
         counts = np.zeros((len(self), len(self.concepts)), int)
@@ -110,12 +110,12 @@ class Comparison(Tabular, Mapping):
         """IoU of the best unit of each dissection for each concept (K, C)."""
         return np.stack([D.iou.max(0) for D in self.values()])
 
-    def found(self, concept: str | Concept) -> list[str]:
+    def drawn_in(self, concept: str | Concept) -> list[str]:
         """Names of the dissections in which a unit draws the concept."""
         index = concept_index(self.concepts, concept, "this comparison")
-        return [name for name, count in zip(self, self.units[:, index], strict=True) if count]
+        return [name for name, count in zip(self, self.unit_counts[:, index], strict=True) if count]
 
-    def best(self, concept: str | Concept) -> BestUnits:
+    def best_units(self, concept: str | Concept) -> BestUnits:
         """The unit of each dissection that matches a concept best, with its pictures.
 
         Examples
@@ -123,7 +123,7 @@ class Comparison(Tabular, Mapping):
         >>> import ganlens as gl
         >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
         >>> C = gl.compare(gl.dissect(G, S, ["layer4", "layer5"], n=16, progress=False))
-        >>> {name: picture.shape for name, picture in C.best("tree").strips(k=2).items()}
+        >>> {name: picture.shape for name, picture in C.best_units("tree").strips(k=2).items()}
         {'layer4': (192, 387, 3), 'layer5': (192, 387, 3)}
         """
         index = concept_index(self.concepts, concept, "this comparison")
@@ -131,18 +131,18 @@ class Comparison(Tabular, Mapping):
             BestUnit(
                 name, D.units(self.concepts[index], 1)[0], float(iou[index]), float(D.chance[index]), int(count[index])
             )
-            for (name, D), iou, count in zip(self.items(), self.iou, self.units, strict=True)
+            for (name, D), iou, count in zip(self.items(), self.iou, self.unit_counts, strict=True)
         )
         return BestUnits(self.concepts[index], tuple(units), self.dissections)
 
     # ---- tables
 
-    def summary(self) -> list[dict]:
+    def summary_rows(self) -> list[dict]:
         """One dict per dissection: units, interpretable units and distinct concepts, in all and by category."""
         categories = dict.fromkeys(concept.category for concept in self.concepts)
         members = {c: [i for i, concept in enumerate(self.concepts) if concept.category == c] for c in categories}
         rows = []
-        for (name, D), counts in zip(self.items(), self.units, strict=True):
+        for (name, D), counts in zip(self.items(), self.unit_counts, strict=True):
             row = {"name": name, "generator": D.origin["generator"], "layer": D.layer, "units": len(D.iou)}
             row |= {"interpretable": int(counts.sum()), "distinct": int(np.count_nonzero(counts))}
             for category, some in members.items():
@@ -153,27 +153,27 @@ class Comparison(Tabular, Mapping):
 
     def rows(self) -> list[dict]:
         """One dict per concept and dissection: how many units draw it, the best one, and its IoU."""
-        best = [self.best(concept) for concept in self.concepts]
+        best = [self.best_units(concept) for concept in self.concepts]
         return [
             {
                 "concept": each.concept.name,
                 "category": each.concept.category,
                 "name": unit.name,
-                "units": unit.units,
+                "units": unit.unit_count,
                 "best_unit": unit.unit,
                 "iou": round(unit.iou, 6),
                 "chance": round(unit.chance, 6),
             }
             for each in best
-            for unit in each.units
+            for unit in each.best
         ]
 
-    def counts(self):
+    def summary_table(self):
         """The summary: a pandas DataFrame when pandas is installed, otherwise a list of dicts."""
-        return as_table(self.summary(), "name")
+        return as_table(self.summary_rows(), "name")
 
     def __repr__(self) -> str:
-        rows = self.summary()
+        rows = self.summary_rows()
         width = max(len(row["name"]) for row in rows)
         lines = [self._title()]
         for row in rows:
@@ -188,12 +188,12 @@ class Comparison(Tabular, Mapping):
         return f"{len(self)} dissections of {generators} ({seen})"
 
     def _repr_html_(self) -> str:
-        rows = self.summary()
+        rows = self.summary_rows()
         shown = [key for key in rows[0] if key not in ("generator", "layer")]
         counts = {"" if key == "name" else key: [str(row[key]) for row in rows] for key in shown}
-        drawn = sorted(np.flatnonzero(self.units.any(0)), key=lambda c: -self.iou[:, c].max())
+        drawn = sorted(np.flatnonzero(self.unit_counts.any(0)), key=lambda c: -self.iou[:, c].max())
         concepts = {"concept": [str(self.concepts[c]) for c in drawn]}
-        for name, iou, units in zip(self, self.iou, self.units, strict=True):
+        for name, iou, units in zip(self, self.iou, self.unit_counts, strict=True):
             concepts[f"{name} "] = [f"{iou[c]:.3f} ({units[c]})" if units[c] else "–" for c in drawn]
         text = "Best IoU of each concept, and how many units draw it"
         return html_table(self._title(), counts) + html_table(text, concepts)
@@ -227,7 +227,7 @@ def compare(dissections: Mapping[str, Dissection]) -> Comparison:
     >>> import ganlens as gl
     >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     >>> C = gl.compare(gl.dissect(G, S, ["layer1", "layer5"], n=16, progress=False))
-    >>> [row["units"] for row in C.summary()]
+    >>> [row["units"] for row in C.summary_rows()]
     [256, 160]
     """
     if not isinstance(dissections, Mapping):

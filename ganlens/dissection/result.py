@@ -258,7 +258,7 @@ class Dissection(Tabular):
             raise ValueError(f"this dissection has no {what} at hand; load it with Dissection.load(path, {what}=…)")
         return found
 
-    def flag(self, unit: int, name: str, on: bool = True) -> None:
+    def flag(self, unit: int, name: str, flagged: bool = True) -> None:
         """Mark a unit by hand, or take the mark away; `save` keeps the marks.
 
         Parameters
@@ -267,12 +267,12 @@ class Dissection(Tabular):
             Which unit.
         name : {"artifact", "favourite"}
             Which mark.
-        on : bool
+        flagged : bool
             Whether it is set.
         """
         self.check_units([unit])
         check_flag(name)
-        units = {*self.flags.get(name, ())} - {unit} | ({int(unit)} if on else set())
+        units = {*self.flags.get(name, ())} - {unit} | ({int(unit)} if flagged else set())
         others = {known: marked for known, marked in self.flags.items() if known != name}
         self.flags = others | ({name: sorted(units)} if units else {})
 
@@ -307,16 +307,16 @@ class Dissection(Tabular):
             "concepts": found,
         }
 
-    def best(self, count: int = 12) -> list[UnitLabel]:
+    def best_labels(self, k: int = 12) -> list[UnitLabel]:
         """The interpretable units with the highest IoU, but the best of every concept first."""
         ranked = sorted((label for label in self.labels if label.interpretable), key=lambda label: -label.iou)
         first = {label.concept: label for label in reversed(ranked)}.values()
         heads = sorted(first, key=lambda label: -label.iou)
-        return (heads + [label for label in ranked if label not in heads])[:count]
+        return (heads + [label for label in ranked if label not in heads])[:k]
 
     def __repr__(self) -> str:
         lines = [self._title()]
-        for b in self.best():
+        for b in self.best_labels():
             iou = f"IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
             lines.append(f"  unit {b.unit:4d}  {b.concept.name:<12} {iou}")
         return "\n".join(lines)
@@ -330,7 +330,7 @@ class Dissection(Tabular):
         )
 
     def _repr_html_(self) -> str:
-        best = self.best()
+        best = self.best_labels()
         pictures = None
         if self.generator and best:
             pictures = [strip(row) for row in self.spotlights([b.unit for b in best], 6, factor=2)]

@@ -37,7 +37,7 @@ class ClassAccuracy(Tabular):
         What was done.
     class_names : tuple of str
         Names of the K classes.
-    images : array (N,)
+    seeds : array (N,)
         Which images were looked at.
     truth, said_before, said_after : arrays (N,)
         The class of each image, and what the network says.
@@ -51,7 +51,7 @@ class ClassAccuracy(Tabular):
 
     edits: tuple[Edit, ...]
     class_names: tuple[str, ...]
-    images: np.ndarray
+    seeds: np.ndarray
     truth: np.ndarray
     said_before: np.ndarray
     said_after: np.ndarray
@@ -100,7 +100,7 @@ class ClassAccuracy(Tabular):
         ends[:, known] = middle_of(draws[:, known])
         return ends[0], ends[1]
 
-    def collateral(self, class_name: str) -> float:
+    def collateral_of(self, class_name: str) -> float:
         """What becomes of images of other classes: the share that is not recognized any more, averaged over classes.
 
         Images of the class itself that are called by another name now are false alarms there: they lower the accuracy
@@ -142,7 +142,7 @@ class ClassAccuracy(Tabular):
         (low, high), name = self.interval, self.class_names[worst]
         units = sum(len(edit.units) for edit in self.edits)
         layers = ", ".join(dict.fromkeys(edit.layer for edit in self.edits))
-        lost = self.collateral(name)
+        lost = self.collateral_of(name)
         others = f"{abs(lost):.1%} {'more' if lost < 0 else 'less'}"
         random = ", ".join(f"{drop:.1%}" for drop in (self.before - self.random)[:, worst])
         random = f"; with as many random units: {random}" if random else ""
@@ -156,7 +156,7 @@ class ClassAccuracy(Tabular):
 def class_accuracy(
     D: Dissection | Classifier,
     edits: Sequence[Edit] | Edit = (),
-    images: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
     *,
     n: int = 1000,
     draws: int = 3,
@@ -174,7 +174,7 @@ def class_accuracy(
         Of a classifier.
     edits : sequence of Edit
         For example ``gl.important_units(D, "church").edit``; none gives the accuracy as it is.
-    images : sequence of int, optional
+    seeds : sequence of int, optional
         Which images; by default those that `important_units` does not look at, at most ``n``, of all
         classes alike.
     draws : int
@@ -200,7 +200,7 @@ def class_accuracy(
     for edit in edits:
         C.check_edit(edit)
     draws = check_draws(draws)
-    chosen = split_ranking_and_judging(C)[1][: check_n(n)] if images is None else as_images(C, images)
+    chosen = split_ranking_and_judging(C)[1][: check_n(n)] if seeds is None else labelled_seeds(C, seeds)
     if len(np.unique(C.truth[chosen])) < 2:
         raise ValueError(f"the {len(chosen)} images are all of one class; expected images of several")
     sets = [edits, *random_edits(C, edits, draws)] if edits else []
@@ -217,7 +217,7 @@ def class_accuracy(
     return ClassAccuracy(
         edits=edits,
         class_names=C.class_names,
-        images=seen,
+        seeds=seen,
         truth=C.truth[seen],
         said_before=said[0],
         said_after=after,
@@ -285,11 +285,11 @@ def split_ranking_and_judging(C: Classifier) -> tuple[np.ndarray, np.ndarray]:
     return order[place[order] % 2 == 0], order[place[order] % 2 == 1]
 
 
-def as_images(C: Classifier, images: Sequence[int]) -> np.ndarray:
+def labelled_seeds(C: Classifier, seeds: Sequence[int]) -> np.ndarray:
     """Numbers of images whose classes are known; ValueError if some are not."""
-    chosen = np.asarray(as_list("images", images, "whole numbers, at least one, for example range(100)"))
+    chosen = np.asarray(as_list("seeds", seeds, "whole numbers, at least one, for example range(100)"))
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
-        raise ValueError("images: expected whole numbers, at least one, for example range(100)")
+        raise ValueError("seeds: expected whole numbers, at least one, for example range(100)")
     if chosen.min() < 0 or chosen.max() >= C.count:
         raise ValueError(f"images {chosen.min()} … {chosen.max()}: {C.name} has 0 … {C.count - 1}")
     unknown = chosen[C.truth[chosen] < 0]
@@ -313,7 +313,7 @@ def random_edits(C: Classifier, edits: Sequence[Edit], draws: int) -> list[tuple
         every = range(C.layers[edit.layer][0])
         free = [unit for unit in every if unit not in taken[edit.layer]]
         pool = free if len(free) >= len(edit.units) else every
-        return edit.on(units=random.choice(pool, len(edit.units), replace=False).tolist())
+        return edit.replace(units=random.choice(pool, len(edit.units), replace=False).tolist())
 
     return [tuple(other(edit) for edit in edits) for _ in range(draws)]
 

@@ -13,7 +13,7 @@ from ganlens.comparisons.distances import (
 )
 from ganlens.comparisons.image_sources import Pictures
 from ganlens.dissection.result import Dissection, generator_of
-from ganlens.effects.counting import edited
+from ganlens.effects.counting import edited_images
 from ganlens.models.editing import Edit
 from ganlens.progress import Steps
 from ganlens.shards import Arrays
@@ -98,7 +98,7 @@ def features_under(
     for edit in edits:
         if not go_on(len(seeds)):
             return None
-        features.append(extractor(edited(D, opened, edit)))
+        features.append(extractor(edited_images(D, opened, edit)))
     go_on(len(seeds))
     return {"features": np.stack(features, 1)}
 

@@ -64,7 +64,7 @@ class Artifacts:
     distances : array (1 + F, 2 + R) or None
         Distances to the reference images: before, after, and with each random set switched off; first of all images,
         then with one fold of the images, generated and reference, left out. None where nothing was measured.
-    distance, features : str
+    distance, extractor : str
         What the distance is called, and whose features it is taken on.
     images, references : int
         How many were compared.
@@ -81,7 +81,7 @@ class Artifacts:
     edit: Edit
     distances: np.ndarray | None = None
     distance: str = ""
-    features: str = ""
+    extractor: str = ""
     images: int = 0
     references: int = 0
     complete: bool = True
@@ -176,7 +176,7 @@ def find_artifacts(
     top: int | None = None,
     to: str = "zero",
     draws: int = 3,
-    features: str | Callable | None = None,
+    extractor: str | Callable | None = None,
     sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
@@ -213,7 +213,7 @@ def find_artifacts(
         Level of the ablation.
     draws : int
         Random sets of k other units to compare with.
-    features : callable or "inception", optional
+    extractor : callable or "inception", optional
         From images (N, 3, Y, X) to features (N, D); the bottleneck of the dissection's segmenter by default. On
         Inception's features the distance is called FID.
     sample : int, optional
@@ -241,7 +241,7 @@ def find_artifacts(
     >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     >>> D = gl.dissect(G, S, "layer5", n=16, progress=False)
     >>> colors = lambda x: x.mean((2, 3))
-    >>> found = gl.find_artifacts(D, k=2, n=16, draws=1, features=colors, progress=False)
+    >>> found = gl.find_artifacts(D, k=2, n=16, draws=1, extractor=colors, progress=False)
     >>> len(found.units), found.distances.shape
     (2, (11, 3))
     """
@@ -254,7 +254,7 @@ def find_artifacts(
     size = check_size_of_set(D, len(marked) or k)
     ablate(D.layer, [0], to=to)  # a wrong level is found before anything is done
     pictures = references_for(G, reference, n, method)
-    extractor = as_extractor(features, D.segmenter) if pictures else None
+    extract = as_extractor(extractor, D.segmenter) if pictures else None
     sample, top = check_sample(sample, D.sample + 1), None if top is None else check_integer("top", top)
     total = (pictures.count + n * (2 + draws) if pictures else 0) + n * (method != "flags")
     measured: dict[str, Any] = {}
@@ -264,20 +264,20 @@ def find_artifacts(
             """What is found in a sample."""
             return measure(look, (D, *things), seeds_of(sample, n), step, BATCH, executor, shards, cost=cost)
 
-        known = reference_features(pictures, extractor, G.device, n, step)
+        known = reference_features(pictures, extract, G.device, n, step)
         scores = np.isin(np.arange(len(D.iou)), marked).astype(float)
         if method == "distance":
             top = check_top(top, n, known.shape[1])
-            scores = scores_by_distance(over(sample + 1, 1, peaks_and_features, extractor), known, n, top)
+            scores = scores_by_distance(over(sample + 1, 1, peaks_and_features, extract), known, n, top)
         elif method == "activation":
             scores = scores_by_activation(over(sample + 1, 1, activation_above))
         units = worst(scores, size)
         edits = [ablate(D.layer, some, to=to) for some in (units, *random_others(D, units, draws))]
-        if extractor:
-            measured = {"distance": extractor.distance, "features": extractor.name, "references": len(known)}
+        if extract:
+            measured = {"distance": extract.distance, "extractor": extract.name, "references": len(known)}
             levels = [on_levels(G, edit) for edit in edits]
             try:
-                found = over(sample, 2 + draws, features_under, extractor, levels)["features"].swapaxes(0, 1)
+                found = over(sample, 2 + draws, features_under, extract, levels)["features"].swapaxes(0, 1)
                 if found.shape[1] > known.shape[1]:
                     measured |= {"distances": distances_by_fold(found, known), "images": found.shape[1]}
             except KeyboardInterrupt:  # the ranking is kept where the repair was not measured

@@ -39,7 +39,7 @@ def context(
     level="q0.995",
     sample: int | None = None,
     stride: int = 1,
-    batch: int = 32,
+    batch_size: int = 32,
     progress: bool | Callable[[int, int], None] = True,
     draws: int = 3,
     executor: Executor | None = None,
@@ -66,7 +66,7 @@ def context(
         Which sample; by default the one after the dissection's, so that no image has been seen before.
     stride : int
         Try every ``stride``-th row and column of cells only.
-    batch : int
+    batch_size : int
         Trials per pass.
     progress : bool or callable
         A bar, nothing, or a function of (images done, of how many), called after each image.
@@ -95,12 +95,12 @@ def context(
     >>> C.map.shape, C.gained.shape
     ((8, 8), (2, 2, 2))
     """
-    check_numbers(n=n, batch=batch)
+    check_numbers(n=n, batch_size=batch_size)
     n, sample = check_image_count(n), check_sample(sample, check_dissection(D).sample + 1)
     check_executor(executor, shards)
     (edit, *random), target = insertions(D, concept, units, k, level, stride, draws)
     with steps(progress, n, "context") as step:
-        things = D, edit, random, target, stride, batch
+        things = D, edit, random, target, stride, batch_size
         found = measure(tried_in, things, seeds_of(sample, n), step, 1, executor, shards)
     before, gained, change = (found[name] for name in ARRAYS)
     return Context(
@@ -130,7 +130,7 @@ def where(
     k: int = 20,
     level="q0.995",
     stride: int = 1,
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """Say of one image, before painting, where the concept will appear.
 
@@ -138,7 +138,7 @@ def where(
     ----------
     seed : int
         Which image.
-    D, concept, units, k, level, stride, batch
+    D, concept, units, k, level, stride, batch_size
         As for `context`; a larger ``stride`` gives a coarser map sooner.
 
     Returns
@@ -154,9 +154,9 @@ def where(
     >>> gl.where(D, "tree", seed=7, stride=4).shape
     (8, 8)
     """
-    check_numbers(batch=batch)
+    check_numbers(batch_size=batch_size)
     edits, target = insertions(D, concept, units, k, level, stride)
-    return on_all_cells(trials(D, edits, target, stride, seed, batch)[1][0], D.shape[:2], stride)
+    return on_all_cells(trials(D, edits, target, stride, seed, batch_size)[1][0], D.shape[:2], stride)
 
 
 # ---- trials: an edit of one cell of one image after another
@@ -211,7 +211,7 @@ def trials(
         opened = G.open(D.layer, seed)
         labels = labels_of(D, grown(opened.image))[:1]
         for edit in edits:
-            forced, parts = G.edited(opened.features, [edit]), []
+            forced, parts = G.edited_features(opened.features, [edit]), []
             for some in in_granules(len(y), batch):
                 image = opened.resume(in_one_cell(forced, opened.features, y[some], x[some]))
                 parts.append(count(labels_of(D, image), labels, len(D.concepts), target, grid, y[some], x[some]))

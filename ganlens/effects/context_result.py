@@ -32,7 +32,7 @@ class Context(Tabular):
     Attributes
     ----------
     edit : Edit
-        What was done in each cell, as an edit of all cells: ``edit.on(region=…)`` does it elsewhere.
+        What was done in each cell, as an edit of all cells: ``edit.replace(region=…)`` does it elsewhere.
     concepts, target : tuple of Concept, int
         The vocabulary, and the place of the concept in it.
     grid, size : (H, W), (h, w)
@@ -119,7 +119,7 @@ class Context(Tabular):
     @property
     def gain(self) -> np.ndarray:
         """Pixels of the concept gained near the cell (C + 1,), mean over the trials; nan without trials."""
-        return self.mean(self.gained)
+        return self.mean_over_trials(self.gained)
 
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,7 @@ class Context(Tabular):
         No null control: at a high level they add texture that may pass for the concept. What counts is the gain over
         that. It is nan where there are no trials, or no random units.
         """
-        return self.nan if self.random_gained is None else self.mean(self.random_gained)
+        return self.nan if self.random_gained is None else self.mean_over_trials(self.random_gained)
 
     @property
     def random_interval(self) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +161,7 @@ class Context(Tabular):
         least : int, optional
             By default a quarter of a cell.
         """
-        return self.mean(self.gained >= (self.quarter if least is None else least))
+        return self.mean_over_trials(self.gained >= (self.quarter if least is None else least))
 
     @property
     def quarter(self) -> int:
@@ -171,18 +171,18 @@ class Context(Tabular):
     @property
     def everywhere(self) -> np.ndarray:
         """Pixels of the concept gained in the whole image (C + 1,), mean over the trials."""
-        return self.mean(self.change[..., self.target])
+        return self.mean_over_trials(self.change[..., self.target])
 
     @property
     def collateral(self) -> np.ndarray:
         """Pixels of the other concepts that come or go in the whole image (C + 1,), those replaced included."""
-        return self.mean(np.abs(np.delete(self.change, self.target, -1)).sum(-1))
+        return self.mean_over_trials(np.abs(np.delete(self.change, self.target, -1)).sum(-1))
 
     def changes(self) -> np.ndarray:
         """Pixels of each concept gained in the whole image, by what was there (C + 1, C), mean over the trials."""
-        return np.stack([self.mean(self.change[..., c]) for c in range(len(self.concepts))], 1)
+        return np.stack([self.mean_over_trials(self.change[..., c]) for c in range(len(self.concepts))], 1)
 
-    def mean(self, values: np.ndarray) -> np.ndarray:
+    def mean_over_trials(self, values: np.ndarray) -> np.ndarray:
         """Mean over the trials of values (N, R, Q), by what was there: (C + 1,)."""
         return ratio(self.sums(values).sum(0), self.trials)
 

@@ -85,7 +85,7 @@ def count_under(
 
 def on_levels(G: ImageNetwork, edit: Edit) -> Edit:
     """An edit with its level in numbers where it was named, so that no worker has to find it out."""
-    return edit.on(level=G.level(edit).tolist()) if isinstance(edit.level, str) else edit
+    return edit.replace(level=G.level(edit).tolist()) if isinstance(edit.level, str) else edit
 
 
 def count_batch(D: Dissection, edits: Sequence, regions, first: int, seeds: range, go_on) -> Arrays | None:
@@ -113,20 +113,20 @@ def unedited(D: Dissection, seeds: range, regions: Sequence[np.ndarray] | None =
 
 def count_edit(D: Dissection, images: Unedited, edit: Edit | Sequence[Edit]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each concept after an edit (N, C), and those that did not show it and have changed (N, C)."""
-    labels = labels_of(D, edited(D, images.opened, edit))
+    labels = labels_of(D, edited_images(D, images.opened, edit))
     different = (labels != images.labels).any(1, keepdim=True) & images.inside
     changed = different.flatten(1).sum(1, keepdim=True) - tally(images.labels, different, len(D.concepts))
     return tally(labels, images.inside, len(D.concepts)).cpu().numpy(), changed.cpu().numpy()
 
 
-def edited(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) -> torch.Tensor:
+def edited_images(D: Dissection, opened: OpenedGenerator, edit: Edit | Sequence[Edit]) -> torch.Tensor:
     """Images (N, 3, Y, X) with an edit of the opened layer, or each with its own of N edits."""
     generator = generator_of(D)
     with torch.no_grad():
         if isinstance(edit, Edit):
-            return opened.resume(generator.edited(opened.features, [edit]))
+            return opened.resume(generator.edited_features(opened.features, [edit]))
         pairs = zip(opened.features.split(1), edit, strict=True)
-        return opened.resume(torch.cat([generator.edited(r, [own]) for r, own in pairs]))
+        return opened.resume(torch.cat([generator.edited_features(r, [own]) for r, own in pairs]))
 
 
 def seeds_of(sample: int, n: int) -> range:

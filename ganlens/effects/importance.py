@@ -9,11 +9,11 @@ import numpy as np
 from ganlens.dissection.result import Dissection
 from ganlens.effects.ablation import check_count
 from ganlens.effects.accuracy import (
-    as_images,
     balanced,
     batch_of,
     check_n,
     classifier_of,
+    labelled_seeds,
     scores_of,
     split_ranking_and_judging,
 )
@@ -41,7 +41,7 @@ class ImportantUnits:
         What the probability of the class loses, on average over its images; decides between equal drops.
     accuracy : float
         With all units; a half is chance.
-    images : array (N,)
+    seeds : array (N,)
         Which images were looked at.
     to : {"zero", "mean"}
         Level of the ablation.
@@ -55,7 +55,7 @@ class ImportantUnits:
     drops: np.ndarray
     fading: np.ndarray
     accuracy: float
-    images: np.ndarray
+    seeds: np.ndarray
     to: str = "zero"
     complete: bool = True
 
@@ -71,7 +71,7 @@ class ImportantUnits:
 
     def __repr__(self) -> str:
         some = ", ".join(f"{unit} ({self.drops[unit]:.1%})" for unit in self.units[:8])
-        images = f"{len(self.images)} images" + ("" if self.complete else ", incomplete")
+        images = f"{len(self.seeds)} images" + ("" if self.complete else ", incomplete")
         return (
             f"{self.class_name} is told apart at {self.accuracy:.1%} ({images}); loss without a unit of {self.layer}: "
             f"{some}{' …' if len(self.units) > 8 else ''}"
@@ -85,7 +85,7 @@ def important_units(
     *,
     n: int = 400,
     to: str = "zero",
-    images: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
     progress: bool | Callable[[int, int], None] = True,
     executor: Executor | None = None,
     shards: int | None = None,
@@ -109,7 +109,7 @@ def important_units(
         Number of images at most, half of them of the class; `class_accuracy` judges on others.
     to : {"zero", "mean"}
         Level of the ablation.
-    images : sequence of int, optional
+    seeds : sequence of int, optional
         Which images instead.
     executor, shards
         Who works, as for `ganlens.dissect`; the result is the same to the bit.
@@ -123,7 +123,7 @@ def important_units(
     --------
     >>> import ganlens as gl, torch
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    >>> C = gl.Classifier.wrap(net, torch.rand(32, 3, 64, 64), labels=[0, 1] * 16, classes=["dome", "tower"])
+    >>> C = gl.Classifier.wrap(net, torch.rand(32, 3, 64, 64), labels=[0, 1] * 16, class_names=["dome", "tower"])
     >>> D = gl.dissect(C, gl.load_segmenter("scenes"), "0", n=32, progress=False)
     >>> gl.important_units(D, "dome", k=1, progress=False).drops.shape
     (2,)
@@ -134,7 +134,7 @@ def important_units(
     C = classifier_of(D)
     target = C.class_index(class_name)
     check_count(D, k)
-    chosen = of_class_and_others(C, target, check_n(n)) if images is None else as_images(C, images)
+    chosen = of_class_and_others(C, target, check_n(n)) if seeds is None else labelled_seeds(C, seeds)
     truth = C.truth[chosen] == target
     if truth.all() or not truth.any():
         raise ValueError(
@@ -159,7 +159,7 @@ def important_units(
         drops=drops,
         fading=fading,
         accuracy=float(accuracy[0]),
-        images=seen,
+        seeds=seen,
         to=to,
         complete=len(seen) == len(chosen),
     )

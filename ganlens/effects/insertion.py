@@ -239,7 +239,7 @@ def prepare(D: Dissection, concept, units, k, draws, level) -> tuple[int, list[l
 def inserted(layer: str, units: list[int], levels: np.ndarray, regions: Sequence[np.ndarray]) -> list[Edit]:
     """One edit for each image, in its own region."""
     edit = insert(layer, units, levels[units])
-    return [edit.on(region=region) for region in regions]
+    return [edit.replace(region=region) for region in regions]
 
 
 def places(D: Dissection, n: int, region, patch: int | None, sample: int | None) -> list[np.ndarray]:

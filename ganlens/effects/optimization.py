@@ -21,7 +21,7 @@ from ganlens.models.base import OpenedGenerator
 from ganlens.progress import steps as steps_of
 from ganlens.segmenters.base import Concept, concept_index
 
-STRENGTHS = {"l2": 0.005, "l1": 0.01}
+PENALTY_WEIGHTS = {"l2": 0.005, "l1": 0.01}
 RATE = 0.03  # of Adam; published: 0.01 and 500 steps
 EVERY = 20  # steps between two entries of the history
 SCANNED = 8  # at most so many times the images asked for are searched for the concept
@@ -42,7 +42,7 @@ class OptimizedUnits:
         Where the search began: IoU over the highest IoU. It decides the order of equal strengths.
     history : array (E, 3)
         Step, effect δ and penalty, on images that no step has seen; the best is that of the highest δ - penalty.
-    penalty, strength : str, float
+    penalty, penalty_weight : str, float
         The penalty, and its weight λ.
     complete : bool
         False where an interrupt came before the last step.
@@ -54,7 +54,7 @@ class OptimizedUnits:
     start: np.ndarray
     history: np.ndarray
     penalty: str
-    strength: float
+    penalty_weight: float
     complete: bool
 
     @property
@@ -108,11 +108,11 @@ def optimize_units(
     concept: str | Concept,
     penalty: str = "l2",
     *,
-    strength: float | None = None,
+    penalty_weight: float | None = None,
     level: float | str = "q0.995",
     n: int = 128,
     steps: int = 160,
-    batch: int = 16,
+    batch_size: int = 16,
     patch: int | None = None,
     sample: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
@@ -131,14 +131,14 @@ def optimize_units(
         A word of the vocabulary.
     penalty : {"l2", "l1"}
         λ Σ alpha², as published: many units, many of them equal; or λ Σ alpha: few units, in an order.
-    strength : float, optional
+    penalty_weight : float, optional
         The weight λ; by default 0.005 for "l2", as published, and 0.01 for "l1".
     level : float or str
         What units that are switched on are forced to, as for `ganlens.insertion_effect`.
     n : int
         Images that show the concept. They are searched in the sample that ranks units, so that
         `ganlens.ablation_effect` judges on others, and opened at the layer once found.
-    steps, batch : int
+    steps, batch_size : int
         Steps of Adam, and images per step.
     patch : int, optional
         Side of the square of cells that is edited; a quarter of the layer's side by default, 1 as published.
@@ -162,20 +162,20 @@ def optimize_units(
     >>> import ganlens as gl
     >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     >>> D = gl.dissect(G, S, "layer5", n=64, progress=False)
-    >>> found = gl.optimize_units(D, "tree", n=12, batch=4, steps=2, progress=False)
+    >>> found = gl.optimize_units(D, "tree", n=12, batch_size=4, steps=2, progress=False)
     >>> found.alpha.shape, found.history[:, 0].tolist()
     ((160,), [0.0, 2.0])
     """
     i = concept_index(check_dissection(D).concepts, concept, D.origin["segmenter"])
-    check_settings(D, penalty, strength, n, steps, batch)
-    n, steps, batch = int(n), int(steps), int(batch)
+    check_settings(D, penalty, penalty_weight, n, steps, batch_size)
+    n, steps, batch_size = int(n), int(steps), int(batch_size)
     check_scores(D)
     patch, sample = patch_side(D, patch), check_sample(sample, D.sample + 2)
     levels = torch.tensor(levels_for(D, D.concepts[i], level), device=generator_of(D).device)
     with steps_of(progress, steps, "optimize") as step:
-        batches = open_batches(D, i, n, batch, sample)
-        strength = STRENGTHS[penalty] if strength is None else strength
-        search = Search(D, i, batches, levels, patch, (penalty, strength), np.random.default_rng(sample))
+        batches = open_batches(D, i, n, batch_size, sample)
+        weight = PENALTY_WEIGHTS[penalty] if penalty_weight is None else penalty_weight
+        search = Search(D, i, batches, levels, patch, (penalty, weight), np.random.default_rng(sample))
         while search.taken < steps and step.go_on():
             search.step()
             step.go_on(1)
@@ -187,7 +187,7 @@ class Search:
 
     def __init__(self, D, i, batches, levels, patch, penalty, random):
         self.D, self.i, self.levels, self.patch, self.random = D, i, levels, patch, random
-        self.penalty, self.strength = penalty
+        self.penalty, self.penalty_weight = penalty
         held_out = max(1, len(batches) // 4)
         self.exam = [(some, draw_places(some, patch, random)) for some in batches[:held_out]]
         self.batches = batches[held_out:]
@@ -211,7 +211,7 @@ class Search:
 
     def cost(self) -> torch.Tensor:
         """Return the penalty."""
-        return self.strength * (self.alpha.square() if self.penalty == "l2" else self.alpha).sum()
+        return self.penalty_weight * (self.alpha.square() if self.penalty == "l2" else self.alpha).sum()
 
     def effect(self, batch: "Batch", places: "Places") -> torch.Tensor:
         """Mean score of the concept where units are on, minus that where they are off."""
@@ -242,7 +242,7 @@ class Search:
             start=self.start,
             history=history,
             penalty=self.penalty,
-            strength=self.strength,
+            penalty_weight=self.penalty_weight,
             complete=self.taken == steps,
         )
 
@@ -252,12 +252,12 @@ def best_of(history: np.ndarray) -> int:
     return int(np.argmax(history[:, 1] - history[:, 2]))
 
 
-def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list[Batch]:
+def open_batches(D: Dissection, i: int, n: int, batch_size: int, sample: int) -> list[Batch]:
     """Find ``n`` images that show a concept, and open them at the layer; ValueError if there are too few."""
     generator, found, scanned = generator_of(D), [], 0
     _, height, width = generator.check_layer(D.layer)
     shares = []
-    for seeds in samples(sample, min(SCANNED * n, MOST_IMAGES), batch):
+    for seeds in samples(sample, min(SCANNED * n, MOST_IMAGES), batch_size):
         shown = (labels_of(D, generator.generate(seeds)) == i + 1).any(1, keepdim=True)
         some = shown.flatten(1).any(1)
         found += [s for s, there in zip(seeds, some.tolist(), strict=True) if there]
@@ -271,7 +271,7 @@ def open_batches(D: Dissection, i: int, n: int, batch: int, sample: int) -> list
         )
     presence = torch.cat(shares).clamp(min=0)
     popular = presence.mean(0) / presence.mean(0).sum()
-    parts = np.array_split(np.arange(min(len(found), n)), max(2, -(-min(len(found), n) // batch)))
+    parts = np.array_split(np.arange(min(len(found), n)), max(2, -(-min(len(found), n) // batch_size)))
     return [Batch(generator.open(D.layer, [found[j] for j in part]), presence[part], popular) for part in parts]
 
 
@@ -290,13 +290,15 @@ def draw_places(batch: Batch, patch: int, random: np.random.Generator) -> Places
     return Places(regions.to(device), torch.tensor(on, device=device))
 
 
-def check_settings(D: Dissection, penalty: str, strength: float | None, n: int, steps: int, batch: int) -> None:
+def check_settings(
+    D: Dissection, penalty: str, penalty_weight: float | None, n: int, steps: int, batch_size: int
+) -> None:
     """ValueError if a setting is out of range."""
-    if not isinstance(penalty, str) or penalty not in STRENGTHS:
+    if not isinstance(penalty, str) or penalty not in PENALTY_WEIGHTS:
         raise ValueError(f"penalty={penalty!r}: expected 'l2', as published, or 'l1' for few units in an order")
-    if strength is not None:
-        check_number("strength", strength, 0)
-    for name, value, least in (("n", n, 4), ("steps", steps, 1), ("batch", batch, 2)):
+    if penalty_weight is not None:
+        check_number("penalty_weight", penalty_weight, 0)
+    for name, value, least in (("n", n, 4), ("steps", steps, 1), ("batch_size", batch_size, 2)):
         check_integer(name, value, least, MOST_IMAGES)
 
 

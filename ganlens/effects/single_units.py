@@ -8,7 +8,7 @@ import numpy as np
 from ganlens.arguments import check_image_count, check_sample
 from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import as_units_of, share_removed
-from ganlens.effects.counting import BATCH, count_pixels, edited, samples
+from ganlens.effects.counting import BATCH, count_pixels, edited_images, samples
 from ganlens.measuring import measure
 from ganlens.models.editing import ablate, as_array, insert
 from ganlens.progress import steps
@@ -96,7 +96,7 @@ def effects_alone(
             break
         after, edit = np.zeros(count, int), insert(D.layer, [unit], levels[unit])
         for opened in batches:
-            after = after + count_pixels(D, edited(D, opened, edit)).sum(0)
+            after = after + count_pixels(D, edited_images(D, opened, edit)).sum(0)
             go_on(len(opened.image))
         rows = np.vstack([rows, share_removed(before, after)])
     return {"units": np.array(units[: len(rows)], int), "effects": rows}

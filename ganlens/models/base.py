@@ -15,8 +15,8 @@ from ganlens.models.latents import (
     as_labels,
     as_latents,
     as_seeds,
-    check_label,
-    check_labels,
+    check_class_label,
+    check_class_labels,
     check_truncation,
     drawn,
     scattered,
@@ -243,7 +243,7 @@ class Generator(ImageNetwork):
                 raise ValueError(f"{self.name} has no {what}{rest}; leave {name} away")
             raise ValueError(close_match("setting", name, list(self._settings), self.name))
         if name == "label":
-            return check_label(value, cast(int, self.classes))  # known where labels are a setting
+            return check_class_label(value, cast(int, self.classes))  # known where labels are a setting
         return check_truncation(value)
 
     def labels(self, z: torch.Tensor) -> torch.Tensor | None:
@@ -263,7 +263,7 @@ class Generator(ImageNetwork):
         z = z.flatten(1)  # maps of one cell are vectors
         if z.shape[1] != self.z_dim:
             raise ValueError(f"latents of shape {tuple(z.shape)}: {self.name} takes (N, {self.z_dim})")
-        labels = self.labels(z) if labels is None else self._check_labels(labels, len(z))
+        labels = self.labels(z) if labels is None else self._check_class_labels(labels, len(z))
         if self.inputs is not None:
             return as_arguments(self.inputs(z, labels))
         arguments: tuple = (z,) if labels is None else (z, labels)
@@ -271,14 +271,14 @@ class Generator(ImageNetwork):
             arguments = (z, labels, self._settings["truncation"])
         return arguments
 
-    def _check_labels(self, labels, n: int) -> torch.Tensor | None:
+    def _check_class_labels(self, labels, n: int) -> torch.Tensor | None:
         """Labels (N,) or weights (N, classes), on the generator's device; ValueError if they do not fit."""
         labels = torch.as_tensor(labels, device=self.device)
         if self.classes is None and tuple(labels.shape) == (n, 0):
             return None  # weights of no classes
         if self.classes is None and not self._takes_labels():
             raise ValueError(f"labels were given, but {self.name} knows no classes; leave them away")
-        return labels if self.classes is None else check_labels(labels, n, self.classes)
+        return labels if self.classes is None else check_class_labels(labels, n, self.classes)
 
     def _takes_labels(self) -> bool:
         """Whether the network itself has a second argument that it can do without."""

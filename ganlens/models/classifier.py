@@ -94,7 +94,7 @@ class Classifier(ImageNetwork):
         if len(self.class_names) != scores:
             raise ValueError(
                 f"{len(self.class_names)} classes ({first_few(self.class_names)}), but {self.name} gives {scores} "
-                f"scores; give classes=[…], the names of all {scores} in the order of the scores"
+                f"scores; give class_names=[…], the names of all {scores} in the order of the scores"
             )
         if truth.max() >= scores:
             raise ValueError(f"label {truth.max()}: {self.name} gives {scores} scores; labels are 0 … {scores - 1}")
@@ -105,7 +105,7 @@ class Classifier(ImageNetwork):
         images,
         labels: Sequence[int] | Sequence[str] | None = None,
         *,
-        classes: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
         inputs: str | Callable = "[-1,1]",
         name: str | None = None,
@@ -124,7 +124,7 @@ class Classifier(ImageNetwork):
             Tensors keep their order.
         labels : sequence of N int or str, optional
             For tensors: the class of each image; -1 where it is none of the K.
-        classes : sequence of K str, optional
+        class_names : sequence of K str, optional
             Names of the classes in the order of the scores. By default the subfolders in the order of their names.
         size : int or (int, int), optional
             Height and width that images of a folder are scaled and cut to, around their centre; not needed where all
@@ -140,13 +140,14 @@ class Classifier(ImageNetwork):
         Raises
         ------
         ValueError
-            No images, fewer than 8, or files that are none; labels or classes that do not fit; a network that returns
-            something else.
+            No images, fewer than 8, or files that are none; labels or names of classes that do not fit; a network that
+            returns something else.
 
         Examples
         --------
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-        >>> C = Classifier.wrap(net, torch.zeros(8, 3, 16, 16), labels=["dome", "tower"] * 4, classes=["dome", "tower"])
+        >>> x, types = torch.zeros(8, 3, 16, 16), ["dome", "tower"]
+        >>> C = Classifier.wrap(net, x, labels=types * 4, class_names=types)
         >>> C
         <Classifier Sequential: 2 classes, 3 layers, 8 images 16x16>
         >>> C.scores(range(3)).shape
@@ -154,24 +155,24 @@ class Classifier(ImageNetwork):
         """
         if isinstance(inputs, str) and inputs not in INPUTS:
             raise ValueError(close_match("inputs", inputs, list(INPUTS), "Classifier.wrap"))
-        if classes is not None:
-            classes = as_list("classes", classes, "different names, one for each score")
-        if classes is not None and len({*map(str, classes)}) < len(classes):
-            raise ValueError(f"classes={classes!r}: expected different names, one for each score")
+        if class_names is not None:
+            class_names = as_list("class_names", class_names, "different names, one for each score")
+        if class_names is not None and len({*map(str, class_names)}) < len(class_names):
+            raise ValueError(f"class_names={class_names!r}: expected different names, one for each score")
         if isinstance(images, str | Path):
             if labels is not None:
                 raise ValueError(
                     "labels are for images at hand; those of a folder are in subfolders, one for each class"
                 )
             folder = Folder(Path(images), size)
-            truth, classes = folder.truth(classes)
+            truth, class_names = folder.truth(class_names)
             source: Folder | Held = folder
         else:
             if size is not None:
                 raise ValueError("size is for images of a folder; images at hand are taken as they are")
             source = Held(images)
-            truth = as_truth(labels, len(source), classes)
-        return Classifier(net, source, truth, class_names=classes, inputs=inputs, name=name, layers=layers)
+            truth = as_truth(labels, len(source), class_names)
+        return Classifier(net, source, truth, class_names=class_names, inputs=inputs, name=name, layers=layers)
 
     # ---- what every network has
 
@@ -288,7 +289,7 @@ def as_generator(network) -> Generator:
 # ---- classes
 
 
-def as_truth(labels, n: int, classes: Sequence[str] | None) -> np.ndarray:
+def as_truth(labels, n: int, class_names: Sequence[str] | None) -> np.ndarray:
     """Classes (N,) of images, -1 where they are not known; ValueError if they do not fit."""
     if labels is None:
         return np.full(n, -1)
@@ -296,12 +297,12 @@ def as_truth(labels, n: int, classes: Sequence[str] | None) -> np.ndarray:
     if found.shape != (n,):
         raise ValueError(f"labels of shape {found.shape}: expected one for each of {n} images, ({n},)")
     if found.dtype.kind in "UO":
-        if classes is None:
-            raise ValueError("labels are names: give classes=[…] too, the names in the order of the scores")
+        if class_names is None:
+            raise ValueError("labels are names: give class_names=[…] too, the names in the order of the scores")
         for name in dict.fromkeys(found.tolist()):
-            if name not in classes:
-                raise ValueError(close_match("class", name, list(classes), "classes=[…]"))
-        return np.array([list(classes).index(name) for name in found.tolist()])
+            if name not in class_names:
+                raise ValueError(close_match("class", name, list(class_names), "class_names=[…]"))
+        return np.array([list(class_names).index(name) for name in found.tolist()])
     if found.dtype.kind not in "iu" or found.min() < -1:
         raise ValueError("labels: expected whole numbers from 0, -1 where there is none, or names of classes")
     return found.astype(int)

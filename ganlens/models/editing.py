@@ -66,8 +66,8 @@ class Edit:
         forced = (1 - a) * features[:, index] + a * (k if k.ndim == 3 else k.reshape(-1, 1, 1))
         return features.index_copy(1, index, forced.to(features.dtype))
 
-    def on(self, **changes) -> "Edit":
-        """The same edit with some fields changed, for instance ``edit.on(region=mask)``."""
+    def replace(self, **changes) -> "Edit":
+        """The same edit with some fields changed, for instance ``edit.replace(region=mask)``."""
         return replace(self, **changes)
 
     def to_json(self) -> str:

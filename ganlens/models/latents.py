@@ -50,7 +50,7 @@ def scattered(z: torch.Tensor) -> torch.Tensor:
     return mixed & 0x7FFFFFFF
 
 
-def check_labels(labels: torch.Tensor, n: int, classes: int) -> torch.Tensor:
+def check_class_labels(labels: torch.Tensor, n: int, classes: int) -> torch.Tensor:
     """Classes (N,), or weights (N, classes); ValueError if they are not."""
     if tuple(labels.shape) == (n, classes) and labels.dtype != torch.bool:
         return labels.float()
@@ -63,7 +63,7 @@ def check_labels(labels: torch.Tensor, n: int, classes: int) -> torch.Tensor:
     return labels.long()
 
 
-def check_label(value, classes: int) -> int | None:
+def check_class_label(value, classes: int) -> int | None:
     """A class as an int, or None for one by seed; ValueError if it is none of them."""
     if value is None:
         return None

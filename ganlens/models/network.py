@@ -314,7 +314,7 @@ class ImageNetwork(ABC):
             found = f"features of {features.dtype} of {len(features)} images"
             raise ValueError(f"{found}: expected real numbers, of at least one image")
 
-    def edited(self, features: torch.Tensor, edits: Sequence[Edit]) -> torch.Tensor:
+    def edited_features(self, features: torch.Tensor, edits: Sequence[Edit]) -> torch.Tensor:
         """Features (N, U, H, W) of a layer after edits of that layer, in their order."""
         for edit in edits:
             features = edit.apply(features, self.level(edit))
@@ -372,7 +372,7 @@ class ImageNetwork(ABC):
             self.check_edit(edit)
             self.level(edit)  # so that named levels are known before hooks are set
             by_layer.setdefault(edit.layer, []).append(edit)
-        return {layer: lambda r, some=some: self.edited(r, some) for layer, some in by_layer.items()}
+        return {layer: lambda r, some=some: self.edited_features(r, some) for layer, some in by_layer.items()}
 
     def _repr_html_(self) -> str:
         rows = [row for row in self.layers.rows() if row["layer"] in self.layers]

@@ -80,16 +80,16 @@ class Folder:
         """Images (N, 3, Y, X) of these numbers; ValueError that names a file that cannot be read."""
         return from_uint8(np.stack([read_picture(self.files[i], self.size) for i in numbers]))
 
-    def truth(self, classes: Sequence[str] | None) -> tuple[np.ndarray, Sequence[str] | None]:
+    def truth(self, class_names: Sequence[str] | None) -> tuple[np.ndarray, Sequence[str] | None]:
         """The class of each image (N,), and the names of the classes."""
         parents = [path.relative_to(self.root).parts[0] for path in self.files]
         if self.files[0].parent == self.root:  # no subfolders
-            return np.full(len(self), -1), classes
+            return np.full(len(self), -1), class_names
         found = sorted({*parents})
-        names = found if classes is None else list(classes)
+        names = found if class_names is None else list(class_names)
         for name in found:
             if name not in names:
-                raise ValueError(close_match("class", name, names, "classes=[…]") + f"; {self.root} does")
+                raise ValueError(close_match("class", name, names, "class_names=[…]") + f"; {self.root} does")
         return np.array([names.index(name) for name in parents]), names
 
     @property

@@ -47,19 +47,19 @@ def distance_bars(found: Artifacts, ax: Axes | None = None) -> Axes:
     ]
     ax.set_yticks(rows, names, size=9)
     sizes = f"{found.images:,} generated, {found.references:,} reference images"
-    ax.set_xlabel(f"{found.distance} ({found.features})\n{sizes}; lines: {CONFIDENCE:.0%} interval", size=9, color=INK)
+    ax.set_xlabel(f"{found.distance} ({found.extractor})\n{sizes}; lines: {CONFIDENCE:.0%} interval", size=9, color=INK)
     set_title(ax, found.verdict)
     return ax
 
 
-def artifact_repair(found: Artifacts, units: int = 4, k: int = 8) -> np.ndarray:
+def artifact_repair(found: Artifacts, unit_count: int = 4, k: int = 8) -> np.ndarray:
     """The worst units' top images, images before and after they are switched off, and what it does to the distance.
 
     Parameters
     ----------
     found : Artifacts
         From `ganlens.find_artifacts`, its dissection with the generator.
-    units : int
+    unit_count : int
         How many of the units to show.
     k : int
         Images in a row.
@@ -70,8 +70,8 @@ def artifact_repair(found: Artifacts, units: int = 4, k: int = 8) -> np.ndarray:
         Top images, lit where the unit is on; the images that activate the units most, before and after; and, where
         they were measured, `distance_bars`.
     """
-    check_at_least_one(units=units, k=k)
-    D, shown = found.dissection, list(found.units[:units])
+    check_at_least_one(unit_count=unit_count, k=k)
+    D, shown = found.dissection, list(found.units[:unit_count])
     generator = generator_of(D)
     seeds = strongest_seeds(D, found.units, k)
     before, after = (to_uint8(generator.generate(seeds, edits)) for edits in ((), [found.edit]))

@@ -38,7 +38,7 @@ def concept_matrix(C: Comparison, limit: int = MOST_CONCEPTS, ax: Axes | None = 
         Only concepts that a unit draws somewhere are shown. Where no unit draws one, there is no number.
     """
     check_at_least_one(limit=limit)
-    drawn = np.flatnonzero(C.units.any(0))
+    drawn = np.flatnonzero(C.unit_counts.any(0))
     if not len(drawn):
         raise ValueError("no unit of these dissections draws a concept: there is nothing to show")
     best = drawn[np.argsort(-C.iou[:, drawn].max(0), kind="stable")][:limit]
@@ -52,7 +52,7 @@ def concept_matrix(C: Comparison, limit: int = MOST_CONCEPTS, ax: Axes | None = 
     names = short_names(C.concepts)
     ax.set_yticks(range(len(shown)), [names[c] for c in shown], size=9)
     for row, c in enumerate(shown):
-        for column, count in enumerate(C.units[:, c]):
+        for column, count in enumerate(C.unit_counts[:, c]):
             if count:
                 ink = "white" if values[row, column] < 0.6 * values.max() else INK
                 ax.text(column, row, str(count), ha="center", va="center_baseline", size=8, color=ink)
@@ -83,11 +83,11 @@ def best_units(C: Comparison, concept: str | Concept, k: int = 8, *, ax: Axes | 
         A name is grey where no unit draws the concept.
     """
     check_at_least_one(k=k)
-    best = C.best(concept)
-    sizes = [C[unit.name].attached("generator").image_shape[1] for unit in best.units]
+    best = C.best_units(concept)
+    sizes = [C[unit.name].attached("generator").image_shape[1] for unit in best.best]
     factors = [3 * max(sizes) // size for size in sizes]
-    found = [C[unit.name].spotlights([unit.unit], k, f)[0] for unit, f in zip(best.units, factors, strict=True)]
-    labels = [(unit.name, f"unit {unit.unit} · IoU {unit.iou:.2f}", INK if unit.units else GREY) for unit in best.units]
+    found = [C[unit.name].spotlights([unit.unit], k, f)[0] for unit, f in zip(best.best, factors, strict=True)]
+    labels = [(u.name, f"unit {u.unit} · IoU {u.iou:.2f}", INK if u.unit_count else GREY) for u in best.best]
     return sheet(found, k, labels, note=f"{best.concept}: the best unit of each", ax=ax)
 
 

@@ -79,7 +79,7 @@ def context_sheet(
                 continue
             region = np.zeros(grid)
             region[cell] = 1
-            (after,) = enlarged(generator.generate([seed], edit.on(region=region)))
+            (after,) = enlarged(generator.generate([seed], edit.replace(region=region)))
             rows[-1].append(framed(after, region > 0))
     return sheet([np.stack(row) for row in rows], len(seeds), said, [f"seed {seed}" for seed in seeds], ax=ax)
 

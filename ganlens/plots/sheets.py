@@ -122,7 +122,7 @@ def unit_strips(D: Dissection, units: Sequence[int] | None = None, k: int = 8, *
     Axes
         The concept is grey where the unit is not interpretable.
     """
-    units = [best.unit for best in D.best()] if units is None else list(units)
+    units = [best.unit for best in D.best_labels()] if units is None else list(units)
     if not units:
         raise ValueError(f"no units of {D.layer} to show: give their numbers as units=[…]")
     D.check_units(units)

@@ -48,8 +48,8 @@ def load_segmenter(name: str | os.PathLike = "scenes", **options) -> Segmenter:
         that `transformers` saved.
     **options
         For networks of `transformers`: ``size``, ``grid`` and ``batch_size`` of
-        `ganlens.segmenters.huggingface.HuggingFaceSegmenter`; for CLIPSeg ``concepts``, ``level``, ``prompt``, ``grid``
-        and ``batch_size`` of `ganlens.segmenters.clipseg.ClipSegSegmenter`.
+        `ganlens.segmenters.huggingface.HuggingFaceSegmenter`; for CLIPSeg ``concepts``, ``threshold``, ``prompt``,
+        ``grid`` and ``batch_size`` of `ganlens.segmenters.clipseg.ClipSegSegmenter`.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class Segmenter:
         The vocabulary. Label v > 0 means ``concepts[v - 1]``; 0 means none.
     name : str
         For tables and messages.
-    level : float
+    threshold : float
         A pixel is labelled only where the best score of its category exceeds this.
 
     Examples
@@ -41,7 +41,7 @@ class Segmenter:
 
     concepts: tuple[Concept, ...] = ()
     name: str = "segmenter"
-    level: float = 0.0
+    threshold: float = 0.0
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """Differentiable probability of each concept, (N, C, h, w) in [0, 1], for images (N, 3, Y, X) in [-1, 1]."""
@@ -52,14 +52,14 @@ class Segmenter:
         with torch.no_grad():
             return self.planes(self.scores(images))
 
-    def planes(self, scores: torch.Tensor, level: float | None = None) -> torch.Tensor:
-        """Label planes (N, L, h, w) of scores (N, C, h, w): the best concept of each category, above ``level``."""
-        level = self.level if level is None else level
+    def planes(self, scores: torch.Tensor, threshold: float | None = None) -> torch.Tensor:
+        """Label planes (N, L, h, w) of scores (N, C, h, w): the best concept of each category, above ``threshold``."""
+        threshold = self.threshold if threshold is None else threshold
         planes = []
         for members in self.members():
             best, index = scores[:, members].max(1)
             number = torch.tensor(members, device=scores.device)[index] + 1
-            planes.append(torch.where(best > level, number, 0))
+            planes.append(torch.where(best > threshold, number, 0))
         return torch.stack(planes, 1)
 
     def members(self) -> list[list[int]]:
@@ -74,7 +74,7 @@ class Segmenter:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides the labels; a wrapped function is known by its name and vocabulary only."""
-        return hashlib.sha256(f"{self.name} {self.concepts} {self.level}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.name} {self.concepts} {self.threshold}".encode()).hexdigest()[:16]
 
     @staticmethod
     def wrap(

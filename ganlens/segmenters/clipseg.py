@@ -37,7 +37,7 @@ class ClipSegSegmenter(Segmenter):
         As of `ganlens.segmenters.huggingface.HuggingFaceSegmenter`, which also says what errors there are.
     concepts : sequence
         What to look for: words, or (word, category) pairs.
-    level : float
+    threshold : float
         A pixel is labelled only where the best score of its category exceeds this.
     prompt : str
         What the text network reads; {} stands for the word.
@@ -52,7 +52,7 @@ class ClipSegSegmenter(Segmenter):
         self,
         source: str | os.PathLike,
         concepts: Sequence[str | tuple[str, str] | Concept] = (),
-        level: float = 0.5,
+        threshold: float = 0.5,
         prompt: str = "{}",
         grid: tuple[int, int] | None = None,
         batch_size: int = 4,
@@ -66,7 +66,7 @@ class ClipSegSegmenter(Segmenter):
             raise ValueError(f"{source} is a {config.model_type}, which has its own concepts; leave out concepts=")
         self.net = net.requires_grad_(False).eval()
         self.prepare = Preparation.from_config(processor)
-        self.level, self.grid, self.batch_size, self.name = level, grid, batch_size, name_of(source)
+        self.threshold, self.grid, self.batch_size, self.name = threshold, grid, batch_size, name_of(source)
         self.words = self.read([prompt.format(concept.name) for concept in self.concepts], source)
         self.weights_ = ""  # their hash, once it was asked for
 
@@ -98,7 +98,7 @@ class ClipSegSegmenter(Segmenter):
     @property
     def fingerprint(self) -> str:
         self.weights_ = self.weights_ or digest(self.net)
-        text = f"{self.weights_} {self.words.tolist()} {self.concepts} {self.level} {self.prepare} {self.grid}"
+        text = f"{self.weights_} {self.words.tolist()} {self.concepts} {self.threshold} {self.prepare} {self.grid}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from ganlens.borrowed import borrowed, modules_in
 from ganlens.segmenters.base import Segmenter, as_concepts, check_scores
 
 OUTPUTS = ("labels", "masks", "scores", "logits", "sigmoid")
-LEVELS = {"sigmoid": 0.5}  # what a score must exceed where no other concept competes
+THRESHOLDS = {"sigmoid": 0.5}  # what a score must exceed where no other concept competes
 BEYOND = 0.01  # by which scores may leave [0, 1]
 
 
@@ -58,7 +58,7 @@ class FunctionSegmenter(Segmenter):
             return (result != 0) * number
         if self.output == "labels":
             return result.long()
-        return self.planes(self.as_scores(result), self.level or LEVELS.get(self.output or "", 0.0))
+        return self.planes(self.as_scores(result), self.threshold or THRESHOLDS.get(self.output or "", 0.0))
 
     def as_scores(self, result: torch.Tensor) -> torch.Tensor:
         """Scores (N, C, h, w) in [0, 1] of what the function returned."""

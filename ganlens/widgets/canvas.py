@@ -42,7 +42,7 @@ class InterventionCanvas(Panel, w.VBox):
         Which image.
     concept : str, optional
         Whose units to force.
-    count : int
+    k : int
         How many of the concept's units.
     order : {"iou", "effect", "gradient", "ace"}
         What its units are ranked by, see `Dissection.units`; what is not known yet is measured first.
@@ -76,7 +76,7 @@ class InterventionCanvas(Panel, w.VBox):
     seed = traitlets.Int(0)
     edits = traitlets.Tuple()
     found = traitlets.Tuple()
-    count = traitlets.Int(20)
+    k = traitlets.Int(20)
     order = traitlets.Enum(tuple(ORDERS.values()), "iou")
     mode = traitlets.Enum(tuple(MODES.values()), "remove")
     strength = traitlets.Float(1.0)
@@ -90,7 +90,7 @@ class InterventionCanvas(Panel, w.VBox):
         seed: int = 0,
         concept: str | None = None,
         *,
-        count: int = 20,
+        k: int = 20,
         order: str = "iou",
         level: str = "q0.995",
         width: int = 384,
@@ -117,7 +117,7 @@ class InterventionCanvas(Panel, w.VBox):
         self.add_class("ganlens-panel")
         self._listen()
         self.order = order
-        self.set_trait("count", count)
+        self.set_trait("k", k)
         self.seed, self.concept = seed, concept
         self._show_layer()
         self.strip.show(seed)
@@ -247,7 +247,7 @@ class InterventionCanvas(Panel, w.VBox):
         return f"{mode} unit{'s' * (len(self.units) > 1)} {few}"
 
     def _units_of(self, concept: str) -> tuple[int, ...]:
-        return tuple(self.D.units(concept, self.count, by=self.order))
+        return tuple(self.D.units(concept, self.k, by=self.order))
 
     def _add(self, stroke: Stroke) -> None:
         self.generator.check_edit(stroke.edit)
@@ -269,7 +269,7 @@ class InterventionCanvas(Panel, w.VBox):
         for trait in ("radius", "mode"):
             traitlets.link((self, trait), (self.brush, trait))
         self.observe(lambda change: setattr(self.controls.answer, "value", ""), ["mode", "seed", "layer"])
-        self.observe(lambda change: self._choose_units(), ["concept", "count", "order"])
+        self.observe(lambda change: self._choose_units(), ["concept", "k", "order"])
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
         self.observe(lambda change: self.show_where(), ["seed", "units", "concept", "layer"])
@@ -301,9 +301,9 @@ class InterventionCanvas(Panel, w.VBox):
             getattr(self.history, kind)(index)
             self._take_history()
 
-    def step(self, by: int) -> None:
+    def step(self, distance: int) -> None:
         """Go to the next seed, or to another one by its distance."""
-        self.seed = max(0, self.seed + by)
+        self.seed = max(0, self.seed + distance)
 
     @traitlets.validate("seed")
     def _check_seed(self, proposal) -> int:
@@ -339,10 +339,10 @@ class InterventionCanvas(Panel, w.VBox):
             raise traitlets.TraitError(str(error)) from None
         return proposal["value"]
 
-    @traitlets.validate("count")
-    def _check_count(self, proposal) -> int:
+    @traitlets.validate("k")
+    def _check_k(self, proposal) -> int:
         if proposal["value"] < 1:
-            raise traitlets.TraitError(f"count {proposal['value']}: expected at least 1 unit")
+            raise traitlets.TraitError(f"k={proposal['value']}: expected at least 1 unit")
         return proposal["value"]
 
     def _take_edits(self) -> None:

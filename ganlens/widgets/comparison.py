@@ -29,7 +29,7 @@ class ComparisonView(View):
         Which concept first; by default the one that is matched best.
     best : int
         Units of each dissection.
-    images : int
+    k : int
         Top images of each unit.
 
     Attributes
@@ -61,16 +61,16 @@ class ComparisonView(View):
         concept: str | None = None,
         best: int = 3,
         *,
-        images: int = 3,
+        k: int = 3,
     ):
-        for name, number in (("best", best), ("images", images)):
+        for name, number in (("best", best), ("k", k)):
             if number < 1:
                 raise ValueError(f"{name}={number}: expected at least 1")
         self.comparison = dissections if isinstance(dissections, Comparison) else compare(dissections)
-        self.best, self.images = best, images
+        self.best, self.k = best, k
         first = known_as(self.comparison.concepts)[self.comparison.iou.max(0).argmax()]
         super().__init__(self.comparison, concept=first if concept is None else concept)
-        self.table = tabulate(self.comparison, best, images)
+        self.table = tabulate(self.comparison, best, k)
 
     def accept(self, dissections: Dissection | Mapping[str, Dissection]) -> dict[str, Dissection]:
         return self.comparison.dissections
@@ -97,30 +97,30 @@ class ComparisonView(View):
                 return
             if D.generator is not None:
                 units = D.units(concept, self.best)
-                self.send({"type": "strips", "concept": concept, "name": name}, strips(D, units, self.images))
+                self.send({"type": "strips", "concept": concept, "name": name}, strips(D, units, self.k))
 
     def picture(self) -> np.ndarray:
         """The best unit of each dissection for the concept, as a picture (Y, X, 3) on white."""
         concept = self.concept or self.comparison.concepts[0]
         rows = []
-        for found in self.comparison.best(concept).units:
+        for found in self.comparison.best_units(concept).best:
             D = self.dissections[found.name]
             shown = D.generator is not None
-            rows.append((found, thumbnail(strips(D, [found.unit], self.images)[0], HEIGHT) if shown else None))
+            rows.append((found, thumbnail(strips(D, [found.unit], self.k)[0], HEIGHT) if shown else None))
         width = max([420, *(230 + strip.width for _, strip in rows if strip)])
         sheet = Image.new("RGB", (width, 40 + (HEIGHT + 6) * len(rows)), "white")
         draw = ImageDraw.Draw(sheet)
         draw.text((10, 10), f"{concept}: the best unit of each", "#222222", font(15))
         for i, (found, strip) in enumerate(rows):
             y = 38 + i * (HEIGHT + 6)
-            draw.text((10, y + 12), cut(found.name, 26), "#222222" if found.units else "#777777", font(14))
+            draw.text((10, y + 12), cut(found.name, 26), "#222222" if found.unit_count else "#777777", font(14))
             draw.text((10, y + 33), f"unit {found.unit} · IoU {found.iou:.3f}", "#777777", font(11))
             if strip:
                 sheet.paste(strip, (220, y))
         return np.asarray(sheet)
 
 
-def tabulate(C: Comparison, best: int, images: int) -> dict:
+def tabulate(C: Comparison, best: int, k: int) -> dict:
     """What the page knows: names, concepts, and for each concept the best units of each dissection with their IoU."""
     known = known_as(C.concepts)
     rows = {}
@@ -132,11 +132,11 @@ def tabulate(C: Comparison, best: int, images: int) -> dict:
                 "draw": int(count),
                 "units": [[unit, round(float(D.iou[unit, index]), 4)] for unit in some],
             }
-            for D, some, count in zip(C.values(), units, C.units[:, index], strict=True)
+            for D, some, count in zip(C.values(), units, C.unit_counts[:, index], strict=True)
         ]
     return {
         "names": list(C),
         "concepts": [[concept.category, name] for concept, name in zip(C.concepts, known, strict=True)],
         "rows": rows,
-        "images": [images if D.generator is not None else 0 for D in C.values()],
+        "images": [k if D.generator is not None else 0 for D in C.values()],
     }

@@ -43,7 +43,7 @@ class Controls:
         self.modes.style.button_width = "auto"
         self.layer = field("layer", w.Dropdown(options=list(canvas.dissections)), "the layer whose units are forced")
         self.concept = field("units of", w.Dropdown(options=concepts), "the concept whose best units are forced")
-        self.count = field("how many", w.BoundedIntText(min=1, max=10**6), "how many of the concept's units", 60)
+        self.k = field("how many", w.BoundedIntText(min=1, max=10**6), "how many of the concept's units", 60)
         self.order = field("with", w.Dropdown(options=list(ORDERS.items())), "what the concept's units are ranked by")
         self.units = field("units", w.Text(continuous_update=False), "the units that are forced, such as 3, 17, 40-43")
         self.strength = field(
@@ -94,7 +94,7 @@ class Controls:
 
     def _bind(self) -> None:
         self._follow("mode", self.modes)
-        for trait in ("layer", "count", "order", "strength", "radius", "seed", "truncation"):
+        for trait in ("layer", "k", "order", "strength", "radius", "seed", "truncation"):
             self._follow(trait, getattr(self, trait))
         for trait in ("concept", "label"):
             self._follow(
@@ -197,7 +197,7 @@ class Controls:
         side = w.VBox(
             [
                 self.modes,
-                row(*choice, self.concept, self.count, self.order),
+                row(*choice, self.concept, self.k, self.order),
                 self.units,
                 row(self.radius, self.strength),
                 row(self.undo, self.redo, self.reset, self.where),

@@ -40,7 +40,7 @@ class UnitGallery(View):
         One layer, or several of one generator.
     sort : {"iou", "unit", "label", "concept"}
         Order of the units: the best IoU first, by number, by name, or the best IoU of ``concept`` first.
-    images : int
+    k : int
         Top images of each unit.
     search : str
         Show only units whose number is this, or whose label or category contains all of these words.
@@ -98,15 +98,15 @@ class UnitGallery(View):
         self,
         dissections: Dissection | Mapping[str, Dissection],
         sort: str = "iou",
-        images: int = 8,
+        k: int = 8,
         *,
         search: str = "",
         minimum: float = 0.0,
         interpretable_only: bool = False,
     ):
-        if images < 1:
-            raise ValueError(f"images={images}: expected at least 1")
-        self.images = images
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        self.k = k
         filters = {"search": search, "minimum": minimum, "interpretable_only": interpretable_only}
         super().__init__(dissections, sort=sort, **filters)
 
@@ -138,7 +138,7 @@ class UnitGallery(View):
             if self.category not in categories(self.D):
                 self.category = ""
             self.layers, self.flags = tuple(self.dissections), self.D.flags
-            self.table = tabulate(self.D, self.images)
+            self.table = tabulate(self.D, self.k)
 
     @traitlets.observe("concept")
     def _sort_by_concept(self, change) -> None:
@@ -147,9 +147,9 @@ class UnitGallery(View):
         elif self.sort == "concept":
             self.sort = "iou"
 
-    def flag(self, unit: int, name: str, on: bool = True) -> None:
+    def flag(self, unit: int, name: str, flagged: bool = True) -> None:
         """Mark a unit of the layer on show by hand, as `Dissection.flag` does."""
-        self.D.flag(unit, name, on)
+        self.D.flag(unit, name, flagged)
         self.flags = self.D.flags
 
     # ---- what the page asks for
@@ -174,7 +174,7 @@ class UnitGallery(View):
         for some in batches(units, BATCH):
             if self.worker.outdated("strips"):
                 return
-            self.send({"type": "strips", "layer": D.layer, "units": some}, strips(D, some, self.images))
+            self.send({"type": "strips", "layer": D.layer, "units": some}, strips(D, some, self.k))
 
     def _send_closeups(self, D: Dissection, unit: int) -> None:
         for start in range(0, CLOSEUPS, BLOCK):
@@ -188,25 +188,25 @@ class UnitGallery(View):
 
     def picture(self) -> np.ndarray:
         """A contact sheet (Y, X, 3) of the best units."""
-        best = best_units(self.D)
+        best = units_to_show(self.D)
         if self.D.generator is not None:
-            strips(self.D, [label.unit for label in best], self.images)
-        return contact_sheet(self.D, best, self.images)
+            strips(self.D, [label.unit for label in best], self.k)
+        return contact_sheet(self.D, best, self.k)
 
     def fallback(self) -> tuple[str, bytes]:
         """The contact sheet with the strips that can be had quickly: a slow generator must not delay the display."""
-        D, best = self.D, best_units(self.D)
-        missing = [label.unit for label in best if (label.unit, self.images) not in kept_strips(D)]
+        D, best = self.D, units_to_show(self.D)
+        missing = [label.unit for label in best if (label.unit, self.k) not in kept_strips(D)]
         if missing and D.generator is not None:
             self.worker.request("sheet", lambda: self._make_strips(D, missing))
             self.worker.wait(PATIENCE)
-        return "image/jpeg", encode(contact_sheet(D, best, self.images), quality=70)
+        return "image/jpeg", encode(contact_sheet(D, best, self.k), quality=70)
 
     def _make_strips(self, D: Dissection, units: list[int]) -> None:
         for some in batches(units, BATCH):
             if self.worker.jobs:
                 return  # the page asks for something
-            strips(D, some, self.images)
+            strips(D, some, self.k)
 
 
 # ---- numbers
@@ -233,7 +233,7 @@ def known_as(concepts: tuple[Concept, ...]) -> list[str]:
     return [f"{c.name}:{c.category}" if names.count(c.name) > 1 else c.name for c in concepts]
 
 
-def tabulate(D: Dissection, images: int) -> dict:
+def tabulate(D: Dissection, k: int) -> dict:
     """What the page knows of a layer: numbers and names of its units and concepts."""
     index: dict[Concept | None, int] = {concept: c for c, concept in enumerate(D.concepts)}
     generator = D.generator
@@ -245,7 +245,7 @@ def tabulate(D: Dissection, images: int) -> dict:
         "label": [index[label.concept] for label in D.labels],
         "second": [index.get(label.runner_up, -1) for label in D.labels],
         "interpretable": [int(label.interpretable) for label in D.labels],
-        "images": min(images, D.top.shape[1]) if generator else 0,
+        "images": min(k, D.top.shape[1]) if generator else 0,
         "aspect": width / height,
         "segmented": D.segmenter is not None,
         "note": "" if generator else NO_IMAGES,
@@ -281,9 +281,9 @@ def histogram(D: Dissection, unit: int) -> dict:
 # ---- contact sheet
 
 
-def best_units(D: Dissection) -> list[UnitLabel]:
+def units_to_show(D: Dissection) -> list[UnitLabel]:
     """The best unit of each concept, then the next best; where none is interpretable, the highest IoU."""
-    return D.best(12) or sorted(D.labels, key=lambda label: -label.iou)[:12]
+    return D.best_labels(12) or sorted(D.labels, key=lambda label: -label.iou)[:12]
 
 
 def contact_sheet(D: Dissection, best: list[UnitLabel], k: int, height: int = 48) -> np.ndarray:

@@ -129,7 +129,7 @@ class TestExtractors:
             Extractor("mine", lambda x: x.mean((2, 3)) / 0)(torch.zeros(2, 3, 4, 4))
 
     def test_no_bottleneck(self, S):
-        with pytest.raises(ValueError, match=r"has no bottleneck .* give features=…, a function"):
+        with pytest.raises(ValueError, match=r"has no bottleneck .* give extractor=…, a function"):
             as_extractor(None, S.parts())
         with pytest.raises(ValueError, match=r"expected a function from images .* or 'inception'"):
             as_extractor("resnet", S)

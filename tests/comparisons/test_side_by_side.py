@@ -52,14 +52,14 @@ class TestCounts:
         for k, D in enumerate(C.values()):
             for c, concept in enumerate(VOCABULARY):
                 drawing = [u for u in range(len(D.iou)) if D.iou[u].argmax() == c and D.iou[u, c] > 0.04]
-                assert C.units[k, c] == len(drawing)
+                assert C.unit_counts[k, c] == len(drawing)
                 assert C.iou[k, c] == max(D.overlap[:, c] / (1700 - D.overlap[:, c]))
-                best = C.best(concept).units[k]
-                assert (best.unit, best.iou, best.units) == (D.overlap[:, c].argmax(), C.iou[k, c], len(drawing))
-        assert 0 < C.units.sum() < 100
+                best = C.best_units(concept).best[k]
+                assert (best.unit, best.iou, best.unit_count) == (D.overlap[:, c].argmax(), C.iou[k, c], len(drawing))
+        assert 0 < C.unit_counts.sum() < 100
 
     def test_summary_by_category(self, C):
-        for row, D in zip(C.summary(), C.values(), strict=True):
+        for row, D in zip(C.summary_rows(), C.values(), strict=True):
             labels = [label for label in D.labels if label.interpretable]
             assert row["units"] == len(D.labels)
             assert row["interpretable"] == len(labels)
@@ -70,13 +70,13 @@ class TestCounts:
 
     def test_where_a_concept_is_found(self, C):
         silent = replace(C["late"], overlap=np.zeros((50, 5), int))
-        found = gl.compare({"early": C["early"], "silent": silent}).found("tree")
+        found = gl.compare({"early": C["early"], "silent": silent}).drawn_in("tree")
         assert found == ["early"]
-        assert gl.compare({"early": C["early"], "silent": silent}).best("tree").units[1].units == 0
+        assert gl.compare({"early": C["early"], "silent": silent}).best_units("tree").best[1].unit_count == 0
 
     def test_the_best_units_of_real_layers(self, layers):
-        best = gl.compare(layers).best("door")
-        assert [unit.unit for unit in best.units] == [D.units("door", 1)[0] for D in layers.values()]
+        best = gl.compare(layers).best_units("door")
+        assert [unit.unit for unit in best.best] == [D.units("door", 1)[0] for D in layers.values()]
         for name, picture in best.strips(3).items():
             assert np.array_equal(picture, layers[name].strip(layers[name].units("door", 1)[0], 3))
 
@@ -90,7 +90,7 @@ class TestMapping:
             C["lates"]
 
     def test_models_and_layers_may_differ(self, C):
-        assert [row["generator"] for row in C.summary()] == ["model 1", "model 2", "model 3"]
+        assert [row["generator"] for row in C.summary_rows()] == ["model 1", "model 2", "model 3"]
         assert "model 1, model 2, model 3" in repr(C)
 
 
@@ -107,16 +107,16 @@ class TestTables:
     def test_frames(self, C):
         pandas = pytest.importorskip("pandas")
         assert isinstance(C.table(), pandas.DataFrame)
-        assert C.counts().loc["late", "units"] == 50
+        assert C.summary_table().loc["late", "units"] == 50
 
     def test_texts(self, C, layers):
         assert "30 units draw one of" in repr(C)
         html = C._repr_html_()
         assert all(name in html for name in ("early", "late", "other", "material units"))
-        assert "<img" not in C.best("tree")._repr_html_()
+        assert "<img" not in C.best_units("tree")._repr_html_()
         real = gl.compare(layers)
-        assert real.best("tree")._repr_html_().count("<img") == 2
-        assert "layer6  unit" in repr(real.best("tree"))
+        assert real.best_units("tree")._repr_html_().count("<img") == 2
+        assert "layer6  unit" in repr(real.best_units("tree"))
 
 
 class TestErrors:
@@ -158,7 +158,7 @@ class TestErrors:
 
     def test_unknown_and_ambiguous_concepts(self, C):
         with pytest.raises(ValueError, match="did you mean 'tree'"):
-            C.best("treee")
+            C.best_units("treee")
         with pytest.raises(ValueError, match="ambiguous"):
-            C.found("glass")
-        assert C.best("glass:material").concept == Concept("glass", "material")
+            C.drawn_in("glass")
+        assert C.best_units("glass:material").concept == Concept("glass", "material")

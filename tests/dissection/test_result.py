@@ -180,7 +180,7 @@ class TestShown:
         assert all(value.startswith("data:image/") for name, value in tags.attributes if name == "src")
         for tag in ("table", "tr", "th", "td"):
             assert tags.opened.count(tag) == tags.closed.count(tag) > 0
-        assert tags.opened.count("img") == tags.opened.count("tr") - 1 == len(D.best())
+        assert tags.opened.count("img") == tags.opened.count("tr") - 1 == len(D.best_labels())
 
     def test_html_escapes_names(self):
         """Also those of a file from somebody else."""
@@ -246,7 +246,7 @@ class TestShown:
         assert found == set(D.interpretable)
 
     def test_best_shows_every_concept_first(self, D):
-        best, summary = D.best(count=len(D.iou)), D.summary()
+        best, summary = D.best_labels(k=len(D.iou)), D.summary()
         assert sorted(b.unit for b in best) == D.interpretable
         heads = best[: summary["distinct"]]
         assert {b.concept.name for b in heads} == set(summary["concepts"])

@@ -38,7 +38,7 @@ def accuracy_by_hand(truth, said, c: int) -> float:
 
 def test_accuracy_is_that_of_a_count_by_hand(C):
     x, labels = classifiers.signs()
-    result = gl.class_accuracy(C, ablate("layer", [2]), images=range(60), draws=2, progress=False)
+    result = gl.class_accuracy(C, ablate("layer", [2]), seeds=range(60), draws=2, progress=False)
     before, after = said_without(x, None), said_without(x, 2)
     assert result.said_before.tolist() == before
     assert result.said_after.tolist() == after
@@ -51,7 +51,7 @@ def test_accuracy_is_that_of_a_count_by_hand(C):
     assert result.after[0] == 0.5  # red is never said any more
     assert result.drop == pytest.approx(result.before - result.after)
     others = result.recognized[0][1:] - result.recognized[1][1:]
-    assert result.collateral("red") == pytest.approx(others.mean())
+    assert result.collateral_of("red") == pytest.approx(others.mean())
     assert others.max() <= 0  # nothing that is green or blue is lost
 
 
@@ -71,7 +71,7 @@ def test_random_sets_are_of_other_units(C):
 def test_random_sets_are_measured_like_the_edits(C):
     x, _ = classifiers.signs()
     edits = [ablate("layer", [2])]
-    result = gl.class_accuracy(C, edits, images=range(60), draws=9, progress=False)
+    result = gl.class_accuracy(C, edits, seeds=range(60), draws=9, progress=False)
     sets = [edit.units[0] for (edit,) in random_edits(C, edits, 9)]
     assert {0, 4} & {*sets}  # units that do something
     assert {1, 3, 5} & {*sets}
@@ -84,8 +84,8 @@ def test_the_halves_share_out_every_class(C):
     assert sorted([*ranking, *judging]) == list(range(60))
     for c in range(3):
         assert abs((C.truth[ranking] == c).sum() - (C.truth[judging] == c).sum()) <= 1
-    assert gl.class_accuracy(C, progress=False).images.tolist() == judging.tolist()
-    assert gl.class_accuracy(C, n=7, progress=False).images.tolist() == judging[:7].tolist()
+    assert gl.class_accuracy(C, progress=False).seeds.tolist() == judging.tolist()
+    assert gl.class_accuracy(C, n=7, progress=False).seeds.tolist() == judging[:7].tolist()
     for part in (ranking, judging):
         assert sorted(C.truth[part[:3]]) == [0, 1, 2]  # also where images at hand are ordered by class
 
@@ -93,10 +93,10 @@ def test_the_halves_share_out_every_class(C):
 def test_images_without_a_class_are_left_out():
     x, labels = classifiers.signs()
     labels[::4] = -1
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=COLORS)
-    assert not {*gl.class_accuracy(C, progress=False).images} & {*range(0, 60, 4)}
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, class_names=COLORS)
+    assert not {*gl.class_accuracy(C, progress=False).seeds} & {*range(0, 60, 4)}
     with pytest.raises(ValueError, match="the class of image 4 is not known; leave out the 2 images without one"):
-        gl.class_accuracy(C, images=[1, 4, 5, 8], progress=False)
+        gl.class_accuracy(C, seeds=[1, 4, 5, 8], progress=False)
 
 
 def test_the_interval_holds_the_truth():
@@ -119,7 +119,7 @@ def made(truth, before, after, names=("a", "b")) -> ClassAccuracy:
     edits = (ablate("layer", [0]),)
     nothing = np.empty((0, len(truth)), int)
     said = {"said_before": before, "said_after": after, "said_random": nothing}
-    return ClassAccuracy(edits=edits, class_names=names, images=np.arange(len(truth)), truth=truth, **said)
+    return ClassAccuracy(edits=edits, class_names=names, seeds=np.arange(len(truth)), truth=truth, **said)
 
 
 def test_a_class_that_is_not_there_has_no_accuracy():
@@ -128,9 +128,9 @@ def test_a_class_that_is_not_there_has_no_accuracy():
     assert result.before == pytest.approx([0.75, 0.5 * (0.5 + 0.5), np.nan], nan_ok=True)
     assert np.isnan(result.interval[0]).tolist() == [False, False, True]
     assert [row["class"] for row in result.rows()] == ["a", "b"]
-    assert result.collateral("a") == 0
+    assert result.collateral_of("a") == 0
     with pytest.raises(ValueError, match="no class 'd'; there are a, b, c"):
-        result.collateral("d")
+        result.collateral_of("d")
 
 
 def test_it_says_what_it_found(C):
@@ -151,7 +151,7 @@ def test_it_says_what_it_found(C):
 
 def test_an_interrupt_keeps_whole_batches():
     x, labels = classifiers.signs(400)
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=COLORS)
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, class_names=COLORS)
     told = []
 
     def press(done, total):
@@ -190,18 +190,18 @@ def test_what_cannot_be_measured(C, G):
     with pytest.raises(ValueError, match="n=0"):
         gl.class_accuracy(C, n=0)
     for images in ([], [0.5], [[1]]):
-        with pytest.raises(ValueError, match="images: expected whole numbers"):
-            gl.class_accuracy(C, images=images)
+        with pytest.raises(ValueError, match="seeds: expected whole numbers"):
+            gl.class_accuracy(C, seeds=images)
     with pytest.raises(ValueError, match="images 60 … 60: signs has 0 … 59"):
-        gl.class_accuracy(C, images=[60])
+        gl.class_accuracy(C, seeds=[60])
     one = np.flatnonzero(C.truth == 1)
     with pytest.raises(ValueError, match="are all of one class"):
-        gl.class_accuracy(C, images=one)
+        gl.class_accuracy(C, seeds=one)
 
 
 def test_edits_of_several_layers(C):
     edits = [insert("late", [0], level=0.4), ablate("layer", [4])]
-    result = gl.class_accuracy(C, edits, images=range(60), progress=False)
+    result = gl.class_accuracy(C, edits, seeds=range(60), progress=False)
     means = ((classifiers.signs()[0] + 1) / 2).mean((2, 3)).numpy()
     means[:, 0], means[:, 1] = 0.4, 0
     assert result.said_after.tolist() == means.argmax(1).tolist()
@@ -221,10 +221,10 @@ def test_without_its_units_a_class_is_lost_and_the_others_are_not():
         for name in ("dome", "tower"):
             found = gl.important_units(D, name, k=3, n=200, progress=False)
             result = gl.class_accuracy(D, found.edit, progress=False)
-            assert not {*found.images} & {*result.images}
+            assert not {*found.seeds} & {*result.seeds}
             c = TYPES.index(name)
             own.append(result.drop[c])
-            others.append(result.collateral(name))
+            others.append(result.collateral_of(name))
             random.append(np.median(result.before[c] - result.random[:, c]))
     assert np.median(own) > 0.3  # of 0.5, where the rest is guessing
     assert np.median(others) < 0.1

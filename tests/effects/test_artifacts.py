@@ -72,7 +72,7 @@ def reference(seed: int = 0, n: int = 400) -> torch.Tensor:
 
 
 def find(D, real, method="distance", k=3, n=400, **options):
-    return gl.find_artifacts(D, real, method, k=k, n=n, **{"features": features, "progress": False} | options)
+    return gl.find_artifacts(D, real, method, k=k, n=n, **{"extractor": features, "progress": False} | options)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_every_image_is_generated_once(real):
         seen.append(len(x))
         return features(x)
 
-    find(D, real, n=70, top=17, draws=2, features=counted)
+    find(D, real, n=70, top=17, draws=2, extractor=counted)
     assert net.front.rows == 70 + 70  # ranked, judged: what lies in front of the layer is not repeated
     assert sum(seen) == len(real) + 70 + 4 * 70
 
@@ -294,7 +294,7 @@ def test_an_interrupt_before_any_ranking_is_raised(broken, real, untouched, at):
         ({"n": 32}, r"17 top images for each unit, of n=32: expected more than the 16 features .* give n=34 or more"),
         ({"top": 16}, "16 top images"),
         ({"to": "one"}, "units are ablated to 'zero' or to their 'mean'"),
-        ({"features": None}, r"has no bottleneck .* give features=…"),
+        ({"extractor": None}, r"has no bottleneck .* give extractor=…"),
     ],
 )
 def test_what_cannot_be(broken, real, options, message):

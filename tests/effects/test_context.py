@@ -153,7 +153,7 @@ def by_definition(D, edit: Edit, target: int, seed: int):
         for x in range(width):
             region = np.zeros((height, width))
             region[y, x] = 1
-            after = S.labels(G.generate([seed], edit.on(region=region)))[0].numpy()
+            after = S.labels(G.generate([seed], edit.replace(region=region)))[0].numpy()
             cell = before[:, y * h // height : (y + 1) * h // height, x * w // width : (x + 1) * w // width]
             majority.append([np.bincount(plane.ravel()).argmax() for plane in cell])
             rows = slice(max(0, (y - 1) * h // height), (y + 2) * h // height)
@@ -244,13 +244,13 @@ def same(a: Context, b: Context) -> bool:
 
 def test_the_batch_changes_nothing(lattice, D):
     for dissection, concept, unit in ((lattice, "above", 3), (D, "flower", 0)):
-        found = [context(dissection, concept, [unit], n=2, batch=size, progress=False) for size in (1, 9, 16, 500)]
+        found = [context(dissection, concept, [unit], n=2, batch_size=size, progress=False) for size in (1, 9, 16, 500)]
         assert all(same(found[0], other) for other in found[1:])
 
 
 def test_the_batch_changes_nothing_in_the_embedded_generator(G, S):
     D = dissect(G, S, "layer2", n=32, progress=False)
-    found = [context(D, "dome", n=2, batch=size, progress=False) for size in (8, 16, 40)]
+    found = [context(D, "dome", n=2, batch_size=size, progress=False) for size in (8, 16, 40)]
     assert same(found[0], found[1])
     assert same(found[0], found[2])
 
@@ -360,7 +360,7 @@ def test_the_level_where_the_concept_is(D):
 
 def test_the_edit_can_be_painted(C):
     region = np.eye(4)
-    assert C.edit.on(region=region) == insert("layer", [0], C.edit.level, region=region)
+    assert C.edit.replace(region=region) == insert("layer", [0], C.edit.level, region=region)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_the_edit_can_be_painted(C):
         ({"k": 0}, "k=0: layer has 6 units; expected at least 1"),
         ({"k": 7}, "k=7: layer has 6 units"),
         ({"n": 0}, "n=0"),
-        ({"batch": 0}, "batch=0"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"stride": 0}, "stride=0"),
         ({"stride": 1.5}, "stride=1.5: expected a whole number"),
         ({"stride": 5}, "stride=5: layer has 4 x 4 cells"),

@@ -35,7 +35,7 @@ def test_the_wired_unit_comes_first(D, name):
 
 def test_drops_are_those_of_a_count_by_hand(D):
     x, labels = classifiers.signs()
-    found = gl.important_units(D, "green", images=range(10, 50), progress=False)
+    found = gl.important_units(D, "green", seeds=range(10, 50), progress=False)
     truth = labels[10:50].tolist()
     before = accuracy_by_hand(truth, said_without(x[10:50], None), 1)
     assert found.accuracy == pytest.approx(before)
@@ -48,7 +48,7 @@ def test_equal_drops_are_ordered_by_probability(D):
     """Nothing is called by another name where one of two equal units is off, but it is less sure."""
     x, labels = classifiers.signs()
     C = D.generator
-    found = gl.important_units(D, "red", k=6, images=range(60), progress=False)
+    found = gl.important_units(D, "red", k=6, seeds=range(60), progress=False)
     means = ((x + 1) / 2).mean((2, 3)).double()
     less = means.clone()
     less[:, 2] = 0  # blue, unit 0
@@ -59,11 +59,11 @@ def test_equal_drops_are_ordered_by_probability(D):
 
 def test_half_of_the_images_are_of_the_class(D):
     found = gl.important_units(D, "blue", n=12, progress=False)
-    assert len(found.images) == 12
-    assert (D.generator.truth[found.images] == 2).sum() == 6
+    assert len(found.seeds) == 12
+    assert (D.generator.truth[found.seeds] == 2).sum() == 6
     all_ = gl.important_units(D, "blue", n=400, progress=False)
     judged = gl.class_accuracy(D, all_.edit, progress=False)
-    assert sorted([*all_.images, *judged.images]) == list(range(60))
+    assert sorted([*all_.seeds, *judged.seeds]) == list(range(60))
 
 
 def test_each_batch_is_taken_to_the_layer_once(D):
@@ -77,7 +77,7 @@ def test_each_batch_is_taken_to_the_layer_once(D):
 
 def test_an_interrupt_keeps_whole_batches():
     x, labels = classifiers.signs(200)
-    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, classes=classifiers.COLORS)
+    C = gl.Classifier.wrap(classifiers.Signs(), x, labels, class_names=classifiers.COLORS)
     D = gl.dissect(C, Segmenter.wrap(planted.two_planes, planted.TWO_PLANES), "layer", n=16, progress=False)
 
     def pressing(step):
@@ -91,8 +91,8 @@ def test_an_interrupt_keeps_whole_batches():
         return press
 
     part = gl.important_units(D, "red", progress=pressing(10))
-    assert (len(part.images), part.complete) == (32, False)
-    again = gl.important_units(D, "red", images=part.images, progress=False)
+    assert (len(part.seeds), part.complete) == (32, False)
+    again = gl.important_units(D, "red", seeds=part.seeds, progress=False)
     assert np.array_equal(part.drops, again.drops)
     assert "incomplete" in repr(part)
     with pytest.raises(KeyboardInterrupt):
@@ -113,7 +113,7 @@ def test_what_cannot_be_ranked(D, G):
         gl.important_units(D.generator, "red")
     for images in (np.flatnonzero(D.generator.truth == 0), np.flatnonzero(D.generator.truth == 1)):
         with pytest.raises(ValueError, match="are of class red; expected some of it and some of others"):
-            gl.important_units(D, "red", images=images, progress=False)
+            gl.important_units(D, "red", seeds=images, progress=False)
     S = Segmenter.wrap(planted.two_planes, planted.TWO_PLANES)
     with pytest.raises(ValueError, match="scenes is no classifier"):
         gl.important_units(gl.dissect(G, S, "layer9", n=8, progress=False), "dome")
@@ -123,9 +123,9 @@ def test_units_are_ablated_to_their_mean(D):
     found = gl.important_units(D, "red", to="mean", progress=False)
     assert found.edit.level == "mean"
     x, labels = classifiers.signs()
-    truth, means = labels[found.images].numpy(), ((x + 1) / 2).mean((2, 3)).numpy()
+    truth, means = labels[found.seeds].numpy(), ((x + 1) / 2).mean((2, 3)).numpy()
     level = means[:, 0].mean()
-    means = means[found.images]
+    means = means[found.seeds]
     before = accuracy_by_hand(truth, means.argmax(1), 0)
     means[:, 0] = level
     assert found.drops[2] == pytest.approx(before - accuracy_by_hand(truth, means.argmax(1), 0))

@@ -46,7 +46,7 @@ def test_the_causes_and_not_the_decoy(wired, found):
 
 
 def test_lasso_leaves_nothing_but_the_causes(wired):
-    found = optimize_units(wired, "red", "l1", strength=0.05, n=64, progress=False)
+    found = optimize_units(wired, "red", "l1", penalty_weight=0.05, n=64, progress=False)
     assert sorted(found.units) == [1, 4]
 
 
@@ -65,7 +65,7 @@ def test_ties_are_reported(found):
 
 
 def test_same_seed_same_strengths(wired):
-    a, b = (optimize_units(wired, "blue", n=16, steps=5, batch=4, progress=False) for _ in range(2))
+    a, b = (optimize_units(wired, "blue", n=16, steps=5, batch_size=4, progress=False) for _ in range(2))
     assert (a.alpha == b.alpha).all()
     assert (a.history == b.history).all()
     assert a.history[:, 0].tolist() == [0, 5]
@@ -90,7 +90,7 @@ def test_interrupt_returns_the_best_so_far(wired, untouched):
     ("arguments", "message"),
     [
         ({"penalty": "l3"}, "expected 'l2', as published"),
-        ({"strength": -1.0}, "0 or more"),
+        ({"penalty_weight": -1.0}, "0 or more"),
         ({"steps": 0}, "steps=0: expected at least 1"),
         ({"n": 2}, "n=2: expected at least 4"),
         ({"patch": 9}, "from 1 to 8"),

@@ -51,7 +51,7 @@ def effects(D, **options):
 
 def artifacts(D, method="distance", **options):
     x = test_artifacts.reference(n=72)
-    options = {"n": 72, "k": 2, "features": colors, "progress": False} | options
+    options = {"n": 72, "k": 2, "extractor": colors, "progress": False} | options
     return gl.find_artifacts(D, x, method, **options)
 
 
@@ -130,19 +130,19 @@ class TestSame:
 
     @SHARDS
     def test_accuracy(self, workers, shards):
-        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
+        C = gl.Classifier.wrap(Signs(), *signs(200), class_names=COLORS, name="signs")
         edits = [gl.ablate("layer", [2, 3], to="mean")]
         found = gl.class_accuracy(C, edits, executor=workers, shards=shards, progress=False)
         assert_same(found, gl.class_accuracy(C, edits, progress=False))
 
     def test_accuracy_of_images_that_come_twice(self, workers):
-        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
-        some = {"images": [0, 1, 2, 3] * 40 + list(range(70)), "draws": 1, "progress": False}
+        C = gl.Classifier.wrap(Signs(), *signs(200), class_names=COLORS, name="signs")
+        some = {"seeds": [0, 1, 2, 3] * 40 + list(range(70)), "draws": 1, "progress": False}
         found = gl.class_accuracy(C, gl.ablate("layer", [2]), executor=workers, shards=7, **some)
         assert_same(found, gl.class_accuracy(C, gl.ablate("layer", [2]), **some))
 
     def test_important_units(self, workers):
-        C = gl.Classifier.wrap(Signs(), *signs(200), classes=COLORS, name="signs")
+        C = gl.Classifier.wrap(Signs(), *signs(200), class_names=COLORS, name="signs")
         D = gl.dissect(C, gl.Segmenter.wrap(two_planes, TWO_PLANES), "layer", n=32, progress=False)
         found = gl.important_units(D, "red", executor=workers, shards=3, progress=False)
         assert_same(found, gl.important_units(D, "red", progress=False))
@@ -198,7 +198,7 @@ class TestWork:
 def small_search(D, executor):
     """Of artifacts in small images."""
     reference = D.generator.generate(range(200, 280))
-    options = {"n": 80, "k": 2, "features": colors, "executor": executor, "progress": False}
+    options = {"n": 80, "k": 2, "extractor": colors, "executor": executor, "progress": False}
     return gl.find_artifacts(D, reference, "activation", **options)
 
 

@@ -243,13 +243,13 @@ def test_photographs_are_turned_upright(tmp_path):
 
 
 def test_a_folder_without_subfolders_has_no_classes(folder):
-    C = Classifier.wrap(small(), folder / "tower", classes=["dome", "tower"])
+    C = Classifier.wrap(small(), folder / "tower", class_names=["dome", "tower"])
     assert set(C.truth) == {-1}
     assert C.scores([0]).shape == (1, 2)
 
 
 def test_classes_can_be_named_in_the_order_of_the_scores(folder):
-    C = Classifier.wrap(small(3), folder, classes=["tower", "barn", "dome"])
+    C = Classifier.wrap(small(3), folder, class_names=["tower", "barn", "dome"])
     assert [C.class_names[c] for c in C.truth] == [path.parent.name for path in C.files]
 
 
@@ -333,7 +333,7 @@ def test_equal_ones_have_the_same_network_and_images(C):
     x, labels = classifiers.signs()
     same = copy.copy(C)
     assert same == C
-    assert Classifier.wrap(C.net, x, labels, classes=classifiers.COLORS, name="signs") != C
+    assert Classifier.wrap(C.net, x, labels, class_names=classifiers.COLORS, name="signs") != C
     assert {C: 1}[same] == 1
     assert repr(C) == "<Classifier signs: 3 classes, 2 layers, 60 images 8x8>"
     assert "signs" in C._repr_html_()
@@ -412,11 +412,11 @@ def test_files_that_do_not_fit(folder):
         ({"labels": [0] * 11 + [2]}, "label 2: Sequential gives 2 scores; labels are 0 … 1"),
         ({"labels": [0.5] * 12}, "labels: expected whole numbers from 0"),
         ({"labels": [-2] * 12}, "labels: expected whole numbers from 0"),
-        ({"labels": ["dome"] * 12}, "labels are names: give classes="),
-        ({"labels": ["dom"] * 12, "classes": ["dome", "tower"]}, "no class 'dom' in .* did you mean 'dome'"),
-        ({"classes": ["dome"]}, r"1 classes \(dome\), but Sequential gives 2 scores; give classes="),
-        ({"classes": ["dome"] * 2}, "expected different names, one for each score"),
-        ({"classes": "ab"}, "expected different names, one for each score"),
+        ({"labels": ["dome"] * 12}, "labels are names: give class_names="),
+        ({"labels": ["dom"] * 12, "class_names": ["dome", "tower"]}, "no class 'dom' in .* did you mean 'dome'"),
+        ({"class_names": ["dome"]}, r"1 classes \(dome\), but Sequential gives 2 scores; give class_names="),
+        ({"class_names": ["dome"] * 2}, "expected different names, one for each score"),
+        ({"class_names": "ab"}, "expected different names, one for each score"),
         ({"size": 8}, "size is for images of a folder"),
         ({"inputs": "imagnet"}, "no inputs 'imagnet' .* did you mean 'imagenet'"),
         ({"inputs": lambda x: x[:, :1]}, r"could not be called with images \(2, 3, 16, 16\)"),
@@ -432,7 +432,7 @@ def test_folders_and_classes_that_do_not_fit(folder):
     with pytest.raises(ValueError, match=r"2 classes \(dome, tower\), but Sequential gives 3 scores"):
         Classifier.wrap(small(3), folder)
     with pytest.raises(ValueError, match=r"no class 'dome' in .* did you mean 'domes'"):
-        Classifier.wrap(small(), folder, classes=["domes", "tower"])
+        Classifier.wrap(small(), folder, class_names=["domes", "tower"])
     with pytest.raises(ValueError, match="labels are for images at hand"):
         Classifier.wrap(small(), folder, labels=[0] * 12)
     for size in (0, 2.5, (3,), "8"):

@@ -69,7 +69,7 @@ class TestValue:
 
     def test_on_changes_a_copy(self):
         edit = ablate("layer", [1])
-        other = edit.on(region=np.eye(2), strength=0.5)
+        other = edit.replace(region=np.eye(2), strength=0.5)
         assert (edit.region, edit.strength) == (None, 1)
         assert (other.region, other.strength, other.units) == (((1, 0), (0, 1)), 0.5, (1,))
 
@@ -167,8 +167,8 @@ class TestApply:
         assert (forced[:, 1] == np.float32(0.1)).all()
         assert (forced[:, 4] == 1e9).all()
         assert torch.equal(forced[:, [0, 2, 3]], features[:, [0, 2, 3]])
-        assert torch.equal(edit.on(strength=0).apply(features), features)
-        assert torch.equal(edit.on(region=np.zeros((3, 3))).apply(features), features)
+        assert torch.equal(edit.replace(strength=0).apply(features), features)
+        assert torch.equal(edit.replace(region=np.zeros((3, 3))).apply(features), features)
 
     def test_given_features_stay(self, features):
         before = features.clone()

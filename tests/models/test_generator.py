@@ -198,7 +198,7 @@ class TestEdits:
         edits = [gl.insert("layer3", [2, 9], level="q0.99"), gl.ablate("layer3", [4], to="mean")]
         with torch.inference_mode():
             r = G.read(G.latents(range(2)), ["layer3"])[1]["layer3"]
-            edited = G.edited(r, edits)
+            edited = G.edited_features(r, edits)
         for unit, level in zip([2, 9, 4], [*G.level(edits[0]), *G.level(edits[1])], strict=True):
             assert (edited[:, unit] == level).all()
 

@@ -36,7 +36,7 @@ def made_up(D, k: int, draws: int, drop: float = 4.0) -> Artifacts:
         edit=gl.ablate(D.layer, units),
         distances=np.stack([whole, *(whole + random.normal(0, 0.1, (10, len(whole))))]),
         distance="Fréchet distance",
-        features="bottleneck of scenes",
+        extractor="bottleneck of scenes",
         images=1000,
         references=1000,
         complete=True,
@@ -62,7 +62,7 @@ def test_nothing_measured_is_no_bar(D):
     found = replace(made_up(D, 3, 2), distances=None, references=0)
     with pytest.raises(ValueError, match="no distances to draw, not measured: there are no reference images"):
         plots.distance_bars(found)
-    assert len(plots.artifact_repair(found, units=2, k=2)) == 2
+    assert len(plots.artifact_repair(found, unit_count=2, k=2)) == 2
 
 
 @pytest.mark.parametrize(("count", "units", "k"), [(20, 4, 8), (2, 4, 3)])
@@ -81,5 +81,5 @@ def test_repair_shows_images_before_and_after(D, G, count, units, k):
 
 
 def test_needs_something_to_show(D):
-    with pytest.raises(ValueError, match="units=0"):
-        plots.artifact_repair(made_up(D, 3, 1), units=0)
+    with pytest.raises(ValueError, match="unit_count=0"):
+        plots.artifact_repair(made_up(D, 3, 1), unit_count=0)

@@ -32,7 +32,7 @@ def made_up(classes: int, sets: int = 2, name: str = "class {}") -> ClassAccurac
     names = tuple(name.format(i) for i in range(classes))
     edits = (gl.ablate("layer4", [1, 2, 3]),)
     said = {"said_before": said, "said_after": after, "said_random": np.tile(said, (sets, 1))}
-    return ClassAccuracy(edits=edits, class_names=names, images=np.arange(len(truth)), truth=truth, **said)
+    return ClassAccuracy(edits=edits, class_names=names, seeds=np.arange(len(truth)), truth=truth, **said)
 
 
 @pytest.mark.parametrize(("classes", "sets", "name"), [(3, 0, "{}"), (6, 1, "class {}"), (40, 3, "{}: " + "long " * 9)])

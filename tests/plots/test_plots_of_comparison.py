@@ -50,8 +50,9 @@ class TestMatrix:
         rows = [known.index(name) for name in names]
         np.testing.assert_allclose(ax.images[0].get_array(), C.iou[:, rows].T)
         found = {(int(t.get_position()[0]), int(t.get_position()[1])): int(t.get_text()) for t in ax.texts}
-        assert found == {(k, r): C.units[k, c] for k in range(count) for r, c in enumerate(rows) if C.units[k, c]}
-        drawn = np.flatnonzero(C.units.any(0))
+        counts = C.unit_counts
+        assert found == {(k, r): counts[k, c] for k in range(count) for r, c in enumerate(rows) if counts[k, c]}
+        drawn = np.flatnonzero(C.unit_counts.any(0))
         left = set(drawn) - set(rows)
         assert len(rows) == min(12, len(drawn))
         assert all(C.iou[:, c].max() <= C.iou[:, rows].max(0).min() for c in left)
@@ -61,7 +62,7 @@ class TestMatrix:
         C = made_up_comparison(count, concepts)
         axes = plots.layers_bars(C)
         tops = [[int(text.get_text()) for text in ax.texts] for ax in axes]
-        assert tops == [C.units.sum(1).tolist(), np.count_nonzero(C.units, 1).tolist()]
+        assert tops == [C.unit_counts.sum(1).tolist(), np.count_nonzero(C.unit_counts, 1).tolist()]
 
 
 def test_nothing_to_show():

@@ -471,7 +471,7 @@ class TestTyped:
 
     def test_labels(self, folders, images):
         concepts = ["tree", ("brick", "material"), "ivy"]
-        S = gl.load_segmenter(folders["clipseg"], concepts=concepts, level=0.4, grid=(8, 8))
+        S = gl.load_segmenter(folders["clipseg"], concepts=concepts, threshold=0.4, grid=(8, 8))
         scores, labels = S.scores(images), S.labels(images)
         assert labels.shape == (5, 2, 8, 8)
         assert torch.equal(labels[:, 1] == 2, scores[:, 1] > 0.4)

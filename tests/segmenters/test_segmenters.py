@@ -15,7 +15,7 @@ class Bands(Segmenter):
 
     name = "bands"
     concepts = tuple(Concept(*pair) for pair in MIXED)
-    level = 0.25
+    threshold = 0.25
 
     def scores(self, images):
         mix = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
@@ -127,13 +127,13 @@ class TestVocabulary:
             Bands().index("bricks")
 
     def test_fingerprint(self):
-        def make(name="a", concepts=("x", "y"), level=0.0):
+        def make(name="a", concepts=("x", "y"), threshold=0.0):
             S = Segmenter.wrap(abs, concepts, name=name)
-            S.level = level
+            S.threshold = threshold
             return S.fingerprint
 
         assert make() == make()
-        assert len({make(), make("b"), make(concepts=("x",)), make(concepts=("y", "x")), make(level=0.5)}) == 5
+        assert len({make(), make("b"), make(concepts=("x",)), make(concepts=("y", "x")), make(threshold=0.5)}) == 5
 
 
 class TestEmbedded:

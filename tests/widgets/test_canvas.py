@@ -69,7 +69,7 @@ class TestPainting:
         assert canvas.edits[0].level == tuple(levels.tolist())
 
     def test_strength_and_count_and_units_are_used(self, canvas, D):
-        canvas.strength, canvas.count = 0.5, 4
+        canvas.strength, canvas.k = 0.5, 4
         canvas.paint(CELLS)
         canvas.units = (7, 3)
         canvas.paint(CELLS)
@@ -272,7 +272,7 @@ class TestErrors:
             ("layer", "layer5", "layer5"),
             ("concept", "treee", "tree"),
             ("seed", -1, "outside"),
-            ("count", 0, "at least 1"),
+            ("k", 0, "at least 1"),
             ("edits", (gl.ablate("layer99", [0]),), "layer99"),
             ("mode", "erase", "erase"),
         ],
@@ -373,7 +373,7 @@ class TestManyStrokes:
 class TestOrder:
     def test_by_effect(self, G, S):
         D = gl.dissect(G, S, "layer9", n=16, progress=False)
-        canvas = gl.InterventionCanvas(D, concept="tree", count=4)
+        canvas = gl.InterventionCanvas(D, concept="tree", k=4)
         canvas.order = "effect"
         assert canvas.wait(120)
         assert D.effects.shape == (32, 13)
@@ -383,7 +383,7 @@ class TestOrder:
     @pytest.mark.slow
     def test_by_gradient_and_optimised(self, G, S):
         D = gl.dissect(G, S, "layer9", n=16, progress=False)
-        canvas = gl.InterventionCanvas(D, concept="tree", count=4)
+        canvas = gl.InterventionCanvas(D, concept="tree", k=4)
         for order in ("gradient", "ace"):
             canvas.order = order
             assert canvas.wait(300)
@@ -414,7 +414,7 @@ class TestOrder:
 
 class TestWhere:
     def test_the_map_is_that_of_the_context_experiment(self, canvas, D):
-        canvas.count = 10
+        canvas.k = 10
         canvas.controls.where.value = True
         assert canvas.wait()
         pixels = gl.where(D, "tree", 3, k=10)

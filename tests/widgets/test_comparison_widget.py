@@ -38,7 +38,7 @@ class TestTraits:
         assert [name for _, name in table["concepts"]] == [concept.name for concept in C.concepts]
         for c, concept in enumerate(C.concepts):
             for k, (D, row) in enumerate(zip(C.values(), table["rows"][concept.name], strict=True)):
-                assert row["draw"] == C.units[k, c]
+                assert row["draw"] == C.unit_counts[k, c]
                 assert [unit for unit, _ in row["units"]] == D.units(concept, 2)
                 assert [iou for _, iou in row["units"]] == pytest.approx(D.iou[D.units(concept, 2), c], abs=1e-4)
 

@@ -94,8 +94,8 @@ class TestFlags:
         real.flag(9, "favourite")
         real.flag(9, "artifact")
         assert real.flags == {"artifact": [3, 9], "favourite": [9]}
-        real.flag(9, "favourite", on=False)
-        real.flag(4, "artifact", on=False)
+        real.flag(9, "favourite", flagged=False)
+        real.flag(4, "artifact", flagged=False)
         assert real.flags == {"artifact": [3, 9]}
 
     def test_bad_input(self, real):
@@ -157,8 +157,8 @@ class TestTraits:
     def test_bad_arguments(self, real):
         with pytest.raises(traitlets.TraitError, match=r"did you mean 'label'\?"):
             UnitGallery(real, sort="labels")
-        with pytest.raises(ValueError, match="images=0: expected at least 1"):
-            UnitGallery(real, images=0)
+        with pytest.raises(ValueError, match="k=0: expected at least 1"):
+            UnitGallery(real, k=0)
 
     def test_a_concept_sorts(self, gallery):
         gallery.concept = "tree"
@@ -347,7 +347,7 @@ class TestPicture:
         picture = gallery.picture()
         assert picture.dtype == np.uint8
         assert (picture[:, -1] == 255).all()
-        best = real.best(12)[0].unit
+        best = real.best_labels(12)[0].unit
         strip = Image.open(io.BytesIO(thumbnails.strips(real, [best])[0]))
         row = np.asarray(strip.resize((strip.width * 48 // strip.height, 48), Image.Resampling.LANCZOS))
         assert (picture[38:86, 210 : 210 + row.shape[1]] == row).all()
