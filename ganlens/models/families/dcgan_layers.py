@@ -1,7 +1,7 @@
-"""What a state dict of convolutions says, and which strides and paddings lead from it to an image."""
+"""What a state dict of convolutions says, and which strides and paddings they may have."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,8 @@ from ganlens.models.files.reading import CheckpointError, fit
 FAMILY = "DCGAN"
 MOST_PIXELS = 512
 MOST_CONVOLUTIONS = 40
-WAYS, MARGIN = 4, 1.0  # lists of strides that are kept, and how much less usual than the best they may be
+MOST_STRIDE = 3  # larger ones are half of the kernel
+Step = tuple[int, int, int]  # stride, padding, output padding; or how many times a map is enlarged, padding, 0
 NEW_STYLE = ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v")
 USUAL_SIZES = {28: 0.0, 32: 0.0, 48: 0.5, 64: 0.0, 96: 0.5, 128: 0.0, 256: 0.0, 512: 0.0}
 
@@ -54,7 +55,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        return len(self.tensors["running_mean"])
+        return len(self.tensors["running_mean"]) if self.kind == "norm" else 0
 
 
 def parts_of(state: Mapping[str, torch.Tensor]) -> list[Part]:
@@ -87,7 +88,7 @@ def start_of(parts: list[Part]) -> Start:
     raise CheckpointError(f"closest to {FAMILY}, but {parts[0].name} has {first[0]} outputs, no maps for {conv.name}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conv:
     """A convolution of the file, and whether it is transposed.
 
@@ -103,20 +104,14 @@ class Conv:
     def outputs(self) -> int:
         return self.shape[1] if self.transposed else self.shape[0]
 
-    def reached(self, size: int, step: tuple[int, int, int]) -> int:
+    def reached(self, size: int, step: Step) -> int:
         stride, padding, extra = step
         side = self.shape[2]
         if self.transposed:
             return (size - 1) * stride - 2 * padding + side + extra
         return size * stride + 2 * padding - side + 1
 
-    def options(self, size: int) -> list[tuple[int, int, int]]:
-        side = self.shape[2]
-        if size == 1 and self.transposed:
-            return [(1, 0, 0)]  # the latent becomes a map of the size of the kernel
-        return STEPS.get(side, []) if self.transposed else [(1, side // 2, 0)]
-
-    def module(self, step: tuple[int, int, int], tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    def module(self, step: Step, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         bias = "bias" in tensors
         inputs, outputs = self.shape[:2] if self.transposed else self.shape[1::-1]
         side = self.shape[2]
@@ -136,63 +131,57 @@ def loaded(module: nn.Module, name: str, tensors: Mapping[str, torch.Tensor]) ->
     return module
 
 
-def convolutions(parts: list[Part], start: Start) -> list[list[Conv]]:
-    """The convolutions in their order, in one or two readings; transposed where the channels allow it.
-
-    Those that keep the number of channels may be either. Odd ones among even ones are there to refine: not transposed.
-    """
-    refined = convolutions_read(parts, start, refine=True)
-    transposed = convolutions_read(parts, start, refine=False)
-    if refined == transposed:
-        return [transposed]
-    even = any(conv.shape[2] % 2 == 0 for conv in transposed[1:])
-    return [refined, transposed] if even else [transposed, refined]
-
-
-def convolutions_read(parts: list[Part], start: Start, refine: bool) -> list[Conv]:
-    """The convolutions; odd ones that keep the number of channels are transposed unless they ``refine``."""
-    units = start.units
-    found: list[Conv] = []
+def check_chain(parts: list[Part], start: Start) -> None:
+    """CheckpointError where a layer cannot follow upon the one before it, or the last one gives no image."""
+    reached = {start.units}
     for part in parts:
         if part.kind == "conv":
-            if units not in part.shape[:2] or part.shape[2] != part.shape[3]:
+            further = {b for a, b in (part.shape[:2], part.shape[1::-1]) if a in reached}
+            if not further or part.shape[2] != part.shape[3]:
                 raise CheckpointError(
-                    f"closest to {FAMILY}, but {part.name}.weight has shape {part.shape} and follows upon {units} units"
+                    f"closest to {FAMILY}, but {part.name}.weight has shape {part.shape} and follows upon "
+                    f"{' or '.join(map(str, sorted(reached)))} units"
                 )
-            either = part.shape[0] == part.shape[1] and part.shape[2] % 2 == 1 and (len(found) > 0 or start.size > 1)
-            found.append(Conv(part.name, part.shape, part.shape[0] == units and not (either and refine)))
-            units = found[-1].outputs
-        elif part.kind == "norm" and part.size not in (units, units * start.size**2):
+            reached = further
+        elif part.kind == "norm" and not {part.size, part.size // start.size**2} & reached:
             raise CheckpointError(
-                f"closest to {FAMILY}, but {part.name} has {part.size} units and follows upon {units}"
+                f"closest to {FAMILY}, but {part.name} has {part.size} units and follows upon "
+                f"{' or '.join(map(str, sorted(reached)))}"
             )
-    if len(found) > MOST_CONVOLUTIONS:
-        raise CheckpointError(f"closest to {FAMILY}, but it has {len(found)} convolutions")
-    if units not in (1, 3):
-        raise CheckpointError(f"closest to {FAMILY}, but its last layer yields {units} channels; 1 or 3 were expected")
-    return found
+    if sum(part.kind == "conv" for part in parts) > MOST_CONVOLUTIONS:
+        raise CheckpointError(f"closest to {FAMILY}, but it has more than {MOST_CONVOLUTIONS} convolutions")
+    if not reached & {1, 3}:
+        raise CheckpointError(
+            f"closest to {FAMILY}, but its last layer yields {min(reached)} channels; 1 or 3 were expected"
+        )
 
 
-def steps_to_image(convs: list[Conv], start: Start) -> list[list[tuple[int, int, int]]]:
-    """Stride, padding and output padding of each convolution, for an image of a usual size; the best ways first."""
-    reached: dict[int, list[tuple[float, list]]] = {start.size: [(0.0, [])]}
-    for conv in convs:
-        further: dict[int, list[tuple[float, list]]] = {}
-        for size, ways in reached.items():
-            for rank, step in enumerate(conv.options(size)):
-                rank += 3 if rank and conv.shape[2] % 2 == 0 else 0  # even kernels are there to double
-                new = conv.reached(size, step)
-                if 0 < new <= MOST_PIXELS:
-                    further.setdefault(new, []).extend((cost + rank, [*steps, step]) for cost, steps in ways)
-        reached = {size: sorted(ways)[:WAYS] for size, ways in further.items()}
-    if not reached:
-        raise CheckpointError(f"closest to {FAMILY}, but no strides and paddings lead to an image")
-    grey = convs[-1].outputs == 1
-    ends = sorted((cost + unusual(size, grey), steps) for size, ways in reached.items() for cost, steps in ways)
-    return [steps for cost, steps in ends if cost <= ends[0][0] + MARGIN][:WAYS]
+def every_step(conv: Conv, size: int) -> Iterator[Step]:
+    """All steps that a convolution of its kernel may have; on one cell, all strides are one."""
+    kernel = conv.shape[2]
+    if not conv.transposed:
+        yield from dict.fromkeys([(1, kernel // 2, 0), (1, 0, 0), *([(2, kernel // 2, 0)] if size > 1 else [])])
+        return
+    for stride in range(1, (min(max(MOST_STRIDE, kernel // 2), kernel) if size > 1 else 1) + 1):
+        for padding in range(kernel // 2 + 1):
+            yield from ((stride, padding, more) for more in range(stride if padding else 1))
 
 
-def sizes(convs: list[Conv], start: Start, steps: list) -> list[tuple[int, int]]:
+def usual_steps(conv: Conv, size: int, grown: bool) -> dict[Step, float]:
+    """The steps that convolutions have as a rule, and how unusual each of them is.
+
+    ``grown`` tells whether transposed convolutions enlarge the maps: then nothing else does.
+    """
+    kernel = conv.shape[2]
+    if not conv.transposed:
+        return {(1, kernel // 2, 0): 0.0} | ({} if grown or size == 1 else {(2, kernel // 2, 0): 4.0})
+    if size == 1:
+        return {(1, 0, 0): 0.0}  # the latent becomes a map of the size of the kernel
+    penalty = 3 if kernel % 2 == 0 else 0  # even kernels are there to double
+    return {step: float(rank + penalty * (rank > 0)) for rank, step in enumerate(STEPS.get(kernel, []))}
+
+
+def sizes(convs: Sequence[Conv], start: Start, steps: Sequence[Step]) -> list[tuple[int, int]]:
     """Units and side of the output of each convolution."""
     side, maps = start.size, []
     for conv, step in zip(convs, steps, strict=True):
@@ -204,12 +193,6 @@ def sizes(convs: list[Conv], start: Start, steps: list) -> list[tuple[int, int]]
 def unusual(size: int, grey: bool) -> float:
     """How much speaks against images of a size; for grey ones, the 28 pixels of MNIST are likely."""
     return -3.5 if grey and size == 28 else USUAL_SIZES.get(size, 2.5 if size % 8 == 0 else 6.0)
-
-
-def doubled_ways(convs: list[Conv], start: Start) -> bool:
-    """Whether only doublings between convolutions lead to an image: those that are not in a file."""
-    first = int(start.size == 1)  # a latent of one cell becomes a map
-    return all(not conv.transposed and conv.shape[2] % 2 == 1 for conv in convs[first:])
 
 
 def settled(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -130,7 +130,8 @@ def test_both_networks_in_one_state_dict(tmp_path):
 
 def test_without_batch_statistics():
     net = nn.Sequential(nn.ConvTranspose2d(Z, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh())
-    G = from_state(net.state_dict())
+    with pytest.warns(UserWarning, match=r"no batch statistics tell, .* assumed: hidden ReLU \(or leaky ReLU 0.2\)"):
+        G = from_state(net.state_dict())
     assert G.law == "normal"
     assert "assumed, as there are no batch statistics" in G.about
 
@@ -253,8 +254,13 @@ def test_generators_of_tutorials(name, tmp_path):
 def test_doublings_come_from_batch_statistics(options, tmp_path):
     torch.manual_seed(5)
     net = trained(upsampling(**options), flat=True)
-    with pytest.warns(UserWarning, match="no batch norm says whether maps are doubled in front of 1"):
+    if options == {"s": 7}:  # twice 28 is no usual size
         G = loaded_like(net, True, tmp_path / "G.pth")
+    else:
+        with pytest.warns(
+            UserWarning, match=r"it is assumed: images of (32 x 32 pixels \(or 64|64 x 64 pixels \(or 128)"
+        ):
+            G = loaded_like(net, True, tmp_path / "G.pth")
     assert G.about.count(f"{options.get('mode', 'nearest')} doubling in front") == 2
 
 
@@ -273,15 +279,12 @@ def test_doublings_that_nothing_tells_are_refused(why, tmp_path):
         gl.load_generator(tmp_path / "G.pth")
 
 
-def test_a_network_that_is_probably_wrong_is_refused(tmp_path):
-    """Its activations are in front of the norms, which is not in the file."""
+def test_activations_in_front_of_the_norms(tmp_path):
     torch.manual_seed(8)
     net = chain(doublings=4)
     order = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 13]
-    net = trained(nn.Sequential(*(net[i] for i in order)))
-    state = {f"{order[int(k.split('.')[0])]}.{k.split('.')[1]}": v for k, v in net.state_dict().items()}
-    with pytest.raises(CheckpointError, match="the batch statistics do not come true in the nearest network"):
-        from_state(state)
+    G = loaded_like(trained(nn.Sequential(*(net[i] for i in order))), False, tmp_path / "G.pth")
+    assert "ReLU in front of the norms" in G.about
 
 
 def test_norms_behind_all_convolutions_are_refused():

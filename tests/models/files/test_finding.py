@@ -29,7 +29,7 @@ class DC(nn.Module):
 def trained(**options) -> DC:
     net = DC(**options)
     with torch.no_grad():
-        for _ in range(60):
+        for _ in range(120):
             net(torch.randn(64, Z, 1, 1))
     return net.eval()
 
