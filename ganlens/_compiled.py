@@ -46,13 +46,16 @@ def sources(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
 def count_joint(
     features: torch.Tensor, planes: torch.Tensor, scale, marginal: torch.Tensor, counts: torch.Tensor
 ) -> None:
-    """Add features (N, U, H, W) at pixels with columns ``planes`` (N, L, h, w) to (U, B) and (U, K, B)."""
+    """Add features (N, U, H, W) at pixels with columns ``planes`` (N, L, h, w) to (U, B) and (U, K, B).
+
+    A column is -1 for none; -2 in the first plane is a pixel that is passed over.
+    """
     r = features.detach().float().contiguous().numpy()
     height, width = planes.shape[2:]
     rows, columns = sources(r.shape[2], height), sources(r.shape[3], width)
     columns_at = planes.to(torch.int16).contiguous().numpy()
     check_tables(r, scale, counts[:, 0], marginal)
-    if columns_at.min(initial=-1) < -1 or columns_at.max(initial=-1) >= counts.shape[1] or len(columns_at) != len(r):
+    if columns_at.min(initial=-1) < -2 or columns_at.max(initial=-1) >= counts.shape[1] or len(columns_at) != len(r):
         raise ValueError(f"columns {columns_at.min()} … {columns_at.max()} in a table of {counts.shape[1]}")
     tables = marginal.numpy(), counts.numpy()
     share_out(joint_loop, r.shape[1], r, columns_at, scale.low.numpy(), scale.slope.numpy(), *tables, *rows, *columns)
@@ -118,10 +121,13 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
                         for x in range(column_start[j], column_start[j + 1]):
                             value = left + (right - left) * wx[x]
                             if value > low:
+                                column = first[np.uint32(x)]
+                                if column < -1:
+                                    continue
                                 bin_ = np.uint32(min((value - low) * slope, last))
                                 total[bin_] += 1
-                                if first[np.uint32(x)] >= 0:
-                                    table[np.uint32(first[np.uint32(x)]), bin_] += 1
+                                if column >= 0:
+                                    table[np.uint32(column), bin_] += 1
                                 for plane in range(1, planes.shape[1]):
                                     column = planes[n, plane, y, x]
                                     if column >= 0:

@@ -181,7 +181,10 @@ class JointCounts(Statistic):
         self.counts = torch.zeros(units, columns, scale.bins, dtype=torch.int32, device=device)  # faster while it fits
 
     def update(self, features: torch.Tensor, planes: torch.Tensor) -> None:
-        """Count features (N, U, H, W) at pixels whose columns are ``planes`` (N, L, h, w), int16, -1 for no column."""
+        """Count features (N, U, H, W) at pixels whose columns are ``planes`` (N, L, h, w), int16, -1 for no column.
+
+        Pixels that have -2 in the first plane are passed over.
+        """
         self.pixels = self.pixels + planes.numel()
         if self.pixels > torch.iinfo(torch.int32).max:
             self.counts = self.counts.long()
@@ -197,7 +200,7 @@ class JointCounts(Statistic):
         units, columns, bins = self.counts.shape
         unit = torch.arange(units, device=features.device)[:, None]
         for r, plane in zip(upsample(features, planes.shape[2:]), planes, strict=True):
-            bin_ = self.scale.place(r.flatten(1))  # (U, P)
+            bin_ = torch.where(plane[0].flatten() < -1, -1, self.scale.place(r.flatten(1)))  # (U, P)
             count_each(bin_, self.marginal)
             for column in plane.flatten(1).long():
                 inside = (bin_ >= 0) & (column >= 0)
@@ -343,19 +346,26 @@ def best_of(pairs: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class Areas(Statistic):
-    """Pixels of each column (K,), and all pixels."""
+    """Pixels of each column (K,), all pixels, and those of them that are ignored."""
 
-    merges: ClassVar = {"counts": torch.add, "pixels": torch.add}
+    merges: ClassVar = {"counts": torch.add, "pixels": torch.add, "ignored": torch.add}
     at_host: ClassVar = ("pixels",)
 
     def __init__(self, columns: int, device: torch.device | str = "cpu"):
         self.counts = torch.zeros(columns, dtype=torch.int64, device=device)
         self.pixels = torch.zeros((), dtype=torch.int64)
+        self.ignored = torch.zeros((), dtype=torch.int64, device=device)
 
     def update(self, planes: torch.Tensor) -> None:
-        """Count columns in planes (N, L, h, w); -1 is no column."""
+        """Count columns in planes (N, L, h, w); -1 is no column, -2 in the first plane a pixel that counts nowhere."""
         self.pixels += planes[:, 0].numel()
-        count_each(planes.flatten()[None].long(), self.counts[None])
+        self.ignored += (planes[:, 0] < -1).sum()
+        count_each(planes.flatten()[None].long().clamp(min=-1), self.counts[None])
+
+    @property
+    def counted(self) -> int:
+        """Pixels that are not ignored."""
+        return int(self.pixels) - int(self.ignored)
 
 
 def information_quality(on, overlap, area, pixels) -> np.ndarray:

@@ -99,10 +99,12 @@ class TestScale:
 
 class TestJointCounts:
     @pytest.mark.parametrize("planes", [1, 2])
-    def test_compiled_loop_is_the_definition(self, sizes, planes):
+    @pytest.mark.parametrize("ignored", [False, True])
+    def test_compiled_loop_is_the_definition(self, sizes, planes, ignored):
         """The same up to values that rounding moves across the border of two bins."""
         size, grid = sizes
         features, labels = random(6, 5, *size), random_planes(6, planes, grid, 4)
+        labels = torch.where((labels[:, :1] == 2) & ignored, -2, labels)
         scale = Scale.of_sample(random(5, 999, seed=3) * 0.7 - 0.5, 0.9, 0.01, bins=256)
         compiled, plain = JointCounts(scale, 4), JointCounts(scale, 4)
         compiled.update(features, labels)

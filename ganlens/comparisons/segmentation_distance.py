@@ -276,9 +276,10 @@ def areas_of_both(
 @torch.no_grad()
 def areas_of(segmenter: Segmenter, x: torch.Tensor) -> np.ndarray:
     """Percent of the pixels (N, C) of images (N, 3, Y, X) that show each concept."""
-    labels = checked_labels(segmenter, x)
-    pixels = labels.shape[2] * labels.shape[3]
-    return tally(labels, pixels_below(None, labels), len(segmenter.concepts)).cpu().numpy() * (100 / pixels)
+    labels = checked_labels(segmenter, x, ignored=True)
+    inside = pixels_below(None, labels)
+    pixels = inside.flatten(1).sum(1, keepdim=True).clamp(min=1)
+    return tally(labels, inside, len(segmenter.concepts)).cpu().numpy() * (100 / pixels.cpu().numpy())
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:

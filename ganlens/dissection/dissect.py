@@ -15,6 +15,8 @@ from ganlens.dissection.layer_statistics import RULES, table_bytes
 from ganlens.dissection.passes import PILOT, Pass, Question, dissection_of, half_type, run_on
 from ganlens.dissection.result import Dissection
 from ganlens.dissection.state_check import check_state
+from ganlens.models.alignment import check_alignment
+from ganlens.models.base import Generator
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
 from ganlens.models.network import ImageNetwork
 from ganlens.progress import interrupt_between_steps, progress_bar
@@ -167,6 +169,9 @@ def dissect(
     rules = as_names("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, sample, batch_size, top)
     check_work(batch_size, memory, executor, shards, half)
+    if isinstance(generator, Generator):
+        for layer in names:
+            check_alignment(generator, layer)
     plain = int(sample) * MOST_IMAGES, int(n), float(quantile), bool(within_category), int(top)
     question = Question(tuple(names), tuple(rules), *plain, half)
     batch = batch_size or batch_for(generator, segmenter, question, memory)

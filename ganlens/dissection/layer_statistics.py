@@ -48,13 +48,13 @@ class Columns:
             raise ValueError(f"{len(concepts):,} concepts: at most {MOST_COLUMNS:,}, categories included, are counted")
 
     def of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none."""
+        """Columns (N, L', h, w), int16, of label planes (N, L, h, w); -1 is none, -2 counts nowhere."""
         planes = [labels.to(torch.int16) - 1]
         for column in range(self.concepts, self.count):
             members = [c for c, k in enumerate(self.category) if k == column - self.concepts]
             present = torch.isin(planes[0], torch.tensor(members, device=labels.device)).flatten(1).any(1)
-            plane = torch.where(present, column, -1).to(torch.int16)
-            planes.append(plane[:, None, None, None].expand_as(planes[0][:, :1]))
+            shown = present[:, None, None, None] & (planes[0][:, :1] >= -1)
+            planes.append(torch.where(shown, column, -1).to(torch.int16))
         return torch.cat(planes, 1)
 
     def on(self, marginal: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ class Columns:
         """Pixels (C,) that count for each concept."""
         if self.within_category:
             return pixels(areas)[[self.concepts + k for k in self.category]]
-        return np.full(self.concepts, int(sum(a.pixels for a in areas)))
+        return np.full(self.concepts, sum(a.counted for a in areas))
 
     def area(self, *areas: Areas) -> np.ndarray:
         """Pixels (C,) of each concept."""
@@ -217,7 +217,7 @@ class Tally:
 
     def by_quantile(self, areas: list[Areas]) -> Reading:
         """Thresholds that a share ``quantile`` of all pixels exceeds, as nearly as an edge of the bins does."""
-        wanted = self.quantile * int(areas[0].pixels + areas[1].pixels)
+        wanted = self.quantile * (areas[0].counted + areas[1].counted)
         tail = cast(JointCounts, self.tail)
         bins = (from_above(tail.marginal) - wanted).abs().argmin(1, keepdim=True)
         marginal, counts = map(to_numpy, tail.above(bins))
@@ -230,7 +230,7 @@ class Tally:
         """Thresholds of the highest information quality ratio, or IoU, on even seeds; counts on odd seeds."""
         even, odd = self.full
         every = from_above(even.marginal)
-        wanted = CANDIDATES * int(areas[0].pixels)
+        wanted = CANDIDATES * areas[0].counted
         bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
         levels = to_numpy(even.scale.edge(bins))
         area, scope = (part(areas[0]) for part in (self.columns.area, self.columns.scope))

@@ -37,7 +37,7 @@ def check_state(pass_: "Pass", state: dict[str, np.ndarray]) -> None:
         if array.dtype.kind == "f" and np.isnan(array).any() and not name.startswith("waiting."):
             raise ValueError(f"{name} has values that are no numbers")
     planes = state.get("waiting.planes")
-    if planes is not None and (planes.min() < -1 or planes.max() >= pass_.columns.count):
+    if planes is not None and (planes.min() < -2 or planes.max() >= pass_.columns.count):
         raise ValueError("its labels are none of the vocabulary")
 
 

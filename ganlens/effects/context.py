@@ -209,12 +209,14 @@ def trials(
     found = []
     with torch.no_grad():
         opened = G.open(D.layer, seed)
-        labels = labels_of(D, grown(opened.image))[:1]
+        labels = labels_of(D, grown(opened.image))[:1].clamp(min=0)
         for edit in edits:
             forced, parts = G.edited_features(opened.features, [edit]), []
             for some in in_granules(len(y), batch):
                 image = opened.resume(in_one_cell(forced, opened.features, y[some], x[some]))
-                parts.append(count(labels_of(D, image), labels, len(D.concepts), target, grid, y[some], x[some]))
+                parts.append(
+                    count(labels_of(D, image).clamp(min=0), labels, len(D.concepts), target, grid, y[some], x[some])
+                )
             found.append([np.concatenate(part)[: len(y)] for part in zip(*parts, strict=True)])
     gained, change = (np.stack(part) for part in zip(*found, strict=True))
     shape = len(edits), len(rows), len(columns)

@@ -114,7 +114,7 @@ def unedited(D: Dissection, seeds: range, regions: Sequence[np.ndarray] | None =
 def count_edit(D: Dissection, images: Unedited, edit: Edit | Sequence[Edit]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each concept after an edit (N, C), and those that did not show it and have changed (N, C)."""
     labels = labels_of(D, edited_images(D, images.opened, edit))
-    different = (labels != images.labels).any(1, keepdim=True) & images.inside
+    different = (labels != images.labels).any(1, keepdim=True) & images.inside & pixels_below(None, labels)
     changed = different.flatten(1).sum(1, keepdim=True) - tally(images.labels, different, len(D.concepts))
     return tally(labels, images.inside, len(D.concepts)).cpu().numpy(), changed.cpu().numpy()
 
@@ -149,7 +149,7 @@ def count_pixels(D: Dissection, x: torch.Tensor) -> np.ndarray:
 
 def labels_of(D: Dissection, x: torch.Tensor) -> torch.Tensor:
     """Label planes (N, L, h, w) of images (N, 3, Y, X)."""
-    return checked_labels(D.attached("segmenter"), x)
+    return checked_labels(D.attached("segmenter"), x, ignored=True)
 
 
 # ---- what counts are compared with

@@ -45,6 +45,7 @@ class Known:
         self.levels: dict[tuple, Levels] = {}
         self.closed: dict[tuple, OpenedNetwork] = {}
         self.whole: dict[str, bool] = {}
+        self.aligned: set[str] = set()
         self.hashes: dict[str, str] = {}
 
     def of(self, version: tuple) -> "Known":

@@ -61,7 +61,7 @@ def context_sheet(
     edit = insert(D.layer, D.units(concept, k) if units is None else units, level)
     wanted = [concept_index(D.concepts, one, D.origin["segmenter"]) + 1 for one in elsewhere]
     x = generator.generate(seeds)
-    labels = [most_frequent(planes, len(D.concepts), grid) for planes in labels_of(D, x)]  # N of (L, H, W)
+    labels = [most_frequent(planes, len(D.concepts), grid) for planes in labels_of(D, x).clamp(min=0)]  # N of (L, H, W)
     cells = [chosen_cells(*pair, wanted) for pair in zip(maps, labels, strict=True)]
     least = max(1, size[0] * size[1] // (4 * grid[0] * grid[1]))
     pictures = enlarged(x)

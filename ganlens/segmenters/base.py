@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 
 from ganlens.arguments import as_list, close_match, short_repr
 from ganlens.borrowed import borrowed, modules_in
+
+IGNORED = -1  # label of pixels that count nowhere
 
 
 class Concept(NamedTuple):
@@ -26,7 +29,8 @@ class Segmenter:
     Attributes
     ----------
     concepts : tuple of Concept
-        The vocabulary. Label v > 0 means ``concepts[v - 1]``; 0 means none.
+        The vocabulary. Label v > 0 means ``concepts[v - 1]``; 0 means none, -1 that a pixel counts nowhere: not for a
+        threshold, not for a union.
     name : str
         For tables and messages.
     threshold : float
@@ -83,6 +87,7 @@ class Segmenter:
         name: str | None = None,
         *,
         output: str | None = None,
+        ignore: int | None = None,
     ) -> "Segmenter":
         """Make a segmenter of any function from images to labels, masks or scores.
 
@@ -100,6 +105,9 @@ class Segmenter:
             of booleans, or of 0 and 1, for each concept; scores (N, C, h, w) in [0, 1]; logits (N, C, h, w), of which a
             softmax over the concepts of a category makes scores, or the sigmoid of each. By default that is seen from
             its first result, with a warning where it could be two things.
+        ignore : int, optional
+            The label of pixels that count nowhere, as at edges that nobody has labelled; 255, by custom, where there
+            are fewer concepts.
 
         Raises
         ------
@@ -108,16 +116,21 @@ class Segmenter:
         """
         from ganlens.segmenters.functions import FunctionSegmenter
 
-        return FunctionSegmenter(function, concepts, name, output)
+        return FunctionSegmenter(function, concepts, name, output, ignore)
 
     @staticmethod
     def from_masks(
-        images: torch.Tensor, masks: torch.Tensor, concepts: Sequence, *, name: str = "masks"
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        concepts: Sequence,
+        *,
+        name: str = "masks",
+        ignore: int | None = None,
     ) -> "Segmenter":
         """Make a segmenter of masks drawn for certain images: see `ganlens.segmenters.masks.MaskSegmenter`."""
         from ganlens.segmenters.masks import MaskSegmenter
 
-        return MaskSegmenter(images, masks, concepts, name)
+        return MaskSegmenter(images, masks, concepts, name, ignore)
 
     def parts(self, of: Sequence[str | Concept] | None = None) -> "Segmenter":
         """Divide objects into halves: see `ganlens.segmenters.parts.PartSegmenter`."""
@@ -167,11 +180,29 @@ def as_concept(concept: str | tuple[str, str] | Concept) -> Concept:
     return Concept(*parts)
 
 
-def checked_labels(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
-    """Label planes (N, L, h, w) of images by any segmenter; ValueError if they are not what it promises."""
+def checked_labels(segmenter: Segmenter, images: torch.Tensor, ignored: bool = False) -> torch.Tensor:
+    """Label planes (N, L, h, w) of images by any segmenter; ValueError if they are not what it promises.
+
+    Pixels that count nowhere have 0, as those of no concept; or `IGNORED` in all planes, where ``ignored`` are told.
+    """
     with torch.no_grad(), borrowed(*modules_in(segmenter)):
         labels = segmenter.labels(images.clone())
-    return check_labels(labels, len(images), len(segmenter.concepts), segmenter.name)
+    labels = check_labels(labels, len(images), len(segmenter.concepts), segmenter.name)
+    if not ignored:
+        return labels.clamp(min=0)
+    return labels if labels.shape[1] == 1 else torch.where((labels < 0).any(1, keepdim=True), IGNORED, labels)
+
+
+def without(labels: torch.Tensor, ignore: int | None, concepts: int) -> torch.Tensor:
+    """Labels with `IGNORED` where they have the number that says so: by custom 255, where that is no concept."""
+    number = 255 if ignore is None and concepts < 255 else ignore
+    return labels if number is None else torch.where(labels == number, IGNORED, labels)
+
+
+def check_ignore(ignore: int | None) -> None:
+    """ValueError unless this is a label, or None."""
+    if ignore is not None and (isinstance(ignore, bool) or not isinstance(ignore, Integral)):
+        raise ValueError(f"ignore={short_repr(ignore)}: expected the label of pixels that count nowhere, or None")
 
 
 def checked_scores(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
@@ -193,8 +224,11 @@ def check_labels(labels: torch.Tensor, n: int, concepts: int, name: str) -> torc
         )
     labels = labels.to_dense().long()
     low, high = labels.aminmax()
-    if low < 0 or high > concepts:
-        raise ValueError(f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none")
+    if low < IGNORED or high > concepts:
+        raise ValueError(
+            f"segmenter {name} returned labels {low} … {high}; expected 0 … {concepts}, 0 for none, and {IGNORED} for "
+            "pixels that count nowhere; another number for these: ignore=…"
+        )
     return labels
 
 

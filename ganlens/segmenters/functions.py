@@ -7,7 +7,7 @@ import torch
 
 from ganlens.arguments import close_match, short_repr
 from ganlens.borrowed import borrowed, modules_in
-from ganlens.segmenters.base import Segmenter, as_concepts, check_scores
+from ganlens.segmenters.base import Segmenter, as_concepts, check_ignore, check_scores, without
 
 OUTPUTS = ("labels", "masks", "scores", "logits", "sigmoid")
 THRESHOLDS = {"sigmoid": 0.5}  # what a score must exceed where no other concept competes
@@ -27,12 +27,20 @@ class FunctionSegmenter(Segmenter):
 
     # What is found out is kept under hidden names, so that it does not make another segmenter of this one.
 
-    def __init__(self, function: Callable, concepts: Sequence, name: str | None = None, output: str | None = None):
+    def __init__(
+        self,
+        function: Callable,
+        concepts: Sequence,
+        name: str | None = None,
+        output: str | None = None,
+        ignore: int | None = None,
+    ):
         if not callable(function):
             raise ValueError(f"function: {type(function).__name__} given; expected one from images to labels or scores")
         if not (output is None or (isinstance(output, str) and output in OUTPUTS)):
             raise ValueError(close_match("output", output, OUTPUTS, "Segmenter.wrap"))
-        self.function, self.said = function, output
+        check_ignore(ignore)
+        self.function, self.said, self.ignore = function, output, ignore
         self._output, self._about = output, "as you say" if output else "not run yet"
         self.concepts = as_concepts(concepts)
         usual: str = getattr(function, "__qualname__", type(function).__name__)
@@ -57,7 +65,7 @@ class FunctionSegmenter(Segmenter):
             number = torch.arange(1, len(self.concepts) + 1, device=result.device)[:, None, None]
             return (result != 0) * number
         if self.output == "labels":
-            return result.long()
+            return without(result.long(), self.ignore, len(self.concepts))
         return self.planes(self.as_scores(result), self.threshold or THRESHOLDS.get(self.output or "", 0.0))
 
     def as_scores(self, result: torch.Tensor) -> torch.Tensor:

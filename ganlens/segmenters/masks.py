@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from ganlens.segmenters.base import Segmenter, as_concepts
+from ganlens.segmenters.base import IGNORED, Segmenter, as_concepts, check_ignore, without
 
 ALIKE = 0.002  # difference in brightness, of 2, within which two images of a generator count as the same
 CELLS = 16  # images are compared as means over 16 x 16 cells
@@ -25,6 +25,8 @@ class MaskSegmenter(Segmenter):
         Names, or (name, category) pairs, in label order.
     name : str
         For tables and messages.
+    ignore : int, optional
+        The label of pixels that count nowhere; 255, by custom, where there are fewer concepts.
 
     Raises
     ------
@@ -39,7 +41,14 @@ class MaskSegmenter(Segmenter):
     [[[[1, 1]]], [[[0, 1]]]]
     """
 
-    def __init__(self, images: torch.Tensor, masks: torch.Tensor, concepts: Sequence, name: str = "masks"):
+    def __init__(
+        self,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        concepts: Sequence,
+        name: str = "masks",
+        ignore: int | None = None,
+    ):
         self.concepts, self.name = as_concepts(concepts), name
         masks = torch.as_tensor(masks)
         masks = masks if masks.ndim == 4 else masks[:, None]
@@ -50,9 +59,11 @@ class MaskSegmenter(Segmenter):
                 f"{masks.dtype} masks {tuple(masks.shape)} for {len(images)} images and {len(self.concepts)} concepts; "
                 "expected integers (K, L, h, w), 0 = none, or booleans (K, C, h, w)"
             )
-        if masks.numel() and (masks.min() < 0 or masks.max() > len(self.concepts)):
+        check_ignore(ignore)
+        masks = without(masks.long(), ignore, len(self.concepts))
+        if masks.numel() and (masks.min() < IGNORED or masks.max() > len(self.concepts)):
             raise ValueError(f"masks hold {masks.min()} … {masks.max()}; expected 0 … {len(self.concepts)}, 0 for none")
-        self.masks, self.known = masks.long(), thumbnails(images)
+        self.masks, self.known = masks, thumbnails(images)
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         given = thumbnails(images)

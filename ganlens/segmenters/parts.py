@@ -62,7 +62,7 @@ class PartSegmenter(Segmenter):
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         labels = self.segmenter.labels(images).long()
-        first = self.first.to(labels.device)[labels]
+        first = self.first.to(labels.device)[labels.clamp(min=0)]
         sides = torch.from_numpy(halves_of_objects(first.cpu().numpy())).to(labels.device)
         parts = torch.where(sides > 0, first[:, :, None] + sides - 1, 0)
         return torch.cat([labels, parts.flatten(1, 2)], 1)

@@ -54,7 +54,7 @@ class UnionSegmenter(Segmenter):
         found, before = [], 0
         for segmenter in self.segmenters:
             labels = segmenter.labels(images).long()
-            found.append(torch.where(labels > 0, labels + before, 0))
+            found.append(torch.where(labels > 0, labels + before, labels))
             before += len(segmenter.concepts)
         size = self.common_size(found)
         return torch.cat([nearest(labels, size) for labels in found], 1)

@@ -2,10 +2,12 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 import ganlens as gl
+from ganlens.effects.counting import seeds_of
 from ganlens.segmenters.base import checked_labels
 
 COLORS = ["red", "green", "blue"]
@@ -121,3 +123,70 @@ def outlined(x):
 def test_what_is_decided_travels():
     S = gl.Segmenter.wrap(outlined, COLORS, output="masks")
     assert pickle.loads(pickle.dumps(S)).output == "masks"
+
+
+class TestIgnored:
+    """Pixels that count nowhere: the numbers are those of the other pixels alone."""
+
+    @pytest.fixture
+    def G(self):
+        torch.manual_seed(3)
+        net = torch.nn.Sequential(torch.nn.Linear(6, 4 * 16 * 16), torch.nn.Unflatten(1, (4, 16, 16)))
+        return gl.Generator.wrap(torch.nn.Sequential(net, torch.nn.Conv2d(4, 3, 1), torch.nn.Tanh()), 6)
+
+    @staticmethod
+    def labels(x, ignored):
+        bright, edge = (x.mean(1) > 0).long() + 1, x[:, 0] > 0.4
+        return torch.where(edge, ignored, bright)
+
+    @pytest.mark.parametrize("rule", ["quantile", "iqr", "iou"])
+    @pytest.mark.parametrize("within", [False, True])
+    def test_counts_are_those_of_the_other_pixels(self, G, rule, within):
+        S = gl.Segmenter.wrap(lambda x: self.labels(x, 255), ["dark", "bright"], "s")
+        D = gl.dissect(G, S, "0", n=24, rule=rule, within_category=within, quantile=0.05, progress=False)
+        x, r = G.read(G.latents(range(24)), ["0"])
+        labels, r = self.labels(x, -1).flatten(), r["0"].transpose(0, 1).flatten(1)
+        mine = torch.arange(24).repeat_interleave(256) % 2 == 1 if rule != "quantile" else torch.ones(24 * 256).bool()
+        kept = (labels >= 0) & mine
+        assert 0 < (labels < 0).sum() < len(labels) / 2
+        for c in range(2):
+            on = r > torch.tensor(D.thresholds_by_concept[:, c])[:, None]
+            assert abs(D.on[:, c] - (on & kept).sum(1).numpy()).max() <= 2
+            assert abs(D.overlap[:, c] - (on & (labels == c + 1) & mine).sum(1).numpy()).max() <= 2
+            assert D.scope[c] == kept.sum()
+            assert D.area[c] == ((labels == c + 1) & mine).sum()
+        if rule == "quantile":
+            np.testing.assert_allclose(D.on[:, 0] / kept.sum().item(), 0.05, atol=1e-3)
+
+    @pytest.mark.parametrize(("number", "options"), [(255, {}), (7, {"ignore": 7}), (-1, {}), (0, {"ignore": 0})])
+    def test_by_custom_or_by_name(self, G, number, options):
+        S = gl.Segmenter.wrap(lambda x: self.labels(x, number), ["dark", "bright"], "s", **options)
+        labels = S.labels(G.generate(range(3)))
+        assert set(labels.unique().tolist()) == {-1, 1, 2}
+        assert checked_labels(S, G.generate(range(3))).min() == 0
+        union = gl.load_segmenter("colors") + S
+        both = checked_labels(union, G.generate(range(3)), ignored=True)
+        assert torch.equal((both < 0).all(1), labels[:, 0] < 0)
+        assert torch.equal((both < 0).any(1), labels[:, 0] < 0)
+        assert checked_labels(S.parts(["dark"]), G.generate(range(3)), ignored=True).min() == -1
+
+    def test_drawn_masks(self, G):
+        x = G.generate(range(4))
+        S = gl.Segmenter.from_masks(x, self.labels(x, 255), ["dark", "bright"])
+        assert S.labels(x).min() == -1
+
+    def test_a_number_without_meaning_is_refused(self, G):
+        S = gl.Segmenter.wrap(lambda x: self.labels(x, 9), ["dark", "bright"])
+        with pytest.raises(ValueError, match=r"labels 1 … 9; expected 0 … 2, .* another number for these: ignore=…"):
+            checked_labels(S, G.generate(0))
+        with pytest.raises(ValueError, match="ignore='edge': expected the label of pixels that count nowhere"):
+            gl.Segmenter.wrap(lambda x: x, ["dark"], ignore="edge")
+
+    def test_effects_leave_them_out(self, G):
+        S = gl.Segmenter.wrap(lambda x: self.labels(x, 255), ["dark", "bright"], "s")
+        D = gl.dissect(G, S, "0", n=8, progress=False)
+        effect = gl.ablation_effect(D, "bright", [0], n=8, draws=1, progress=False)
+        labels = self.labels(G.generate(seeds_of(D.sample + 1, 8)), -1)
+        assert effect.before.sum() == (labels > 0).sum() < labels.numel()
+        assert gl.context(D, "bright", [0], n=1, stride=8, progress=False).n == 1
+        assert gl.segmentation_distance(G, G, S, n=8, progress=False).rows()
