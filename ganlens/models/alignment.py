@@ -14,11 +14,13 @@ FAR = 0.25  # of the image, from where the middle of the cells should be
 def check_alignment(generator: Generator, layer: str) -> None:
     """ValueError where a layer's cells clearly lie elsewhere than under the pixels that they change.
 
+    Looked at is where users say what the image is, by a function of their own: what else should move it?
+
     A layer that changes the whole image, wherever it is changed itself, is let pass: it has no places.
     """
     _, height, width = generator.check_layer(layer)
     known = generator._known.aligned
-    if generator._trusted or layer in known:
+    if not generator.free_output or layer in known:
         return
     for axis, name, cells in ((2, "rows", height), (3, "columns", width)):
         if cells < BLOCKS:
@@ -42,7 +44,7 @@ def changed_places(generator: Generator, layer: str, axis: int) -> tuple[np.ndar
 
     The centres of the change are shares of the image, along the axis and across.
     """
-    opened = generator.open(layer, [0, 1])
+    opened = generator._opened(layer, generator._arguments(generator.latents([0, 1])), whole=True)
     r = opened.features
     noise = torch.randn(r.shape, generator=torch.Generator().manual_seed(0)).to(r.device, r.dtype)
     other = r + noise * (r.std((0, 2, 3), keepdim=True) + 1e-6)
@@ -50,7 +52,7 @@ def changed_places(generator: Generator, layer: str, axis: int) -> tuple[np.ndar
     for block in torch.arange(r.shape[axis]).tensor_split(BLOCKS):
         index = block.to(r.device)
         part = r.index_copy(axis, index, other.index_select(axis, index))
-        change = (opened.resume(part) - opened.image).square().sum((0, 1)).double().cpu().numpy()  # (Y, X)
+        change = (opened.resume(part) - opened.output).square().sum((0, 1)).double().cpu().numpy()  # (Y, X)
         along, across = change.sum(3 - axis), change.sum(axis - 2)
         centres.append([centre(along), centre(across)])
         changes.append((along - along.min()).sum() + (across - across.min()).sum())

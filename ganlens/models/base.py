@@ -50,6 +50,7 @@ class Generator(ImageNetwork):
     """
 
     about, called = "", ""
+    free_output = False  # a function of the user makes the images, and may move what the layers draw
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ def wrapped(
     G = Generator(
         net, z_dim, name, layers=layers, law=law, classes=found.classes, inputs=inputs, output=finished, trusted=False
     )
-    G.about, G.called = "\n".join(about), called
+    G.about, G.called, G.free_output = "\n".join(about), called, callable(output)
     return G
 
 

@@ -652,7 +652,7 @@ class TestBadInput:
             (lambda x: x[:3, 0].int(), r"torch.int64 \(3, 1, 16, 24\) for 8 images; expected integer .*\(8, L, h, w\)"),
             (lambda x: x[:, :0].int(), r"torch.int64 \(8, 0, 16, 24\) for 8 images; expected integer"),
             (lambda x: torch.full_like(x[:, 0], 6).int(), r"labels 6 … 6; expected 0 … 5, 0 for none"),
-            (lambda x: torch.full_like(x[:, 0], -1).int(), r"labels -1 … -1; expected 0 … 5"),
+            (lambda x: torch.full_like(x[:, 0], -2).int(), r"labels -2 … -2; expected 0 … 5"),
             (lambda x: torch.full_like(x[:, 0], 300).short(), r"labels 300 … 300; expected 0 … 5"),
             (lambda x: torch.full_like(x[:, 0], 2**16 + 1).long(), r"labels 65537 … 65537; expected 0 … 5"),
             (lambda x: x[:, 0].int().numpy(), "mine returned ndarray; expected a tensor"),

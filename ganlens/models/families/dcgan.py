@@ -38,7 +38,7 @@ FORMAT = "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed con
 SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
 PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 FITS = 0.2  # largest error at which a way is believed
-MARGIN = 7.0  # how much more may speak against another way, to be told of
+MARGIN = 6.0  # how much more may speak against another way, to be told of
 LEAST_SIDE = 16  # of images without batch statistics that speak for them
 
 

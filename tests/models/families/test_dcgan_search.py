@@ -39,14 +39,14 @@ def shape(dice: random.Random) -> tuple[int, list]:
             return start, steps
 
 
-def with_statistics(net: nn.Sequential, law: str) -> nn.Sequential:
-    """A network whose norms have seen 110 batches, as after some training."""
+def with_statistics(net: nn.Sequential, law: str, batches: int = 110) -> nn.Sequential:
+    """A network whose norms have seen some batches, as after some training."""
     with torch.no_grad():
         for module in net:
             if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
                 module.weight.normal_(1, 0.2)
                 module.bias.normal_(0, 0.2)
-        for _ in range(110):
+        for _ in range(batches):
             net(latents(64, law))
     return net.eval()
 
@@ -94,7 +94,7 @@ def network(seed: int, normed: float) -> tuple[nn.Sequential, str]:
             acts = [] if bare and first and norm else [act]
             layers += [*acts, *norm] if early else [*norm, *acts]
     net = nn.Sequential(*layers, nn.Tanh())
-    return with_statistics(net, law), law
+    return with_statistics(net, law, 110 if normed == 1 else 300), law
 
 
 def latents(count: int, law: str) -> torch.Tensor:
