@@ -118,7 +118,7 @@ def chosen(search: Search) -> Path:
     if not paths:
         raise CheckpointError(f"closest to {FAMILY}, but no strides and paddings lead to an image")
     scale = max(1.0, min(path.times for path in paths))  # weights that still moved make all statistics less sharp
-    paths.sort(key=lambda path: path.against(scale))
+    paths.sort(key=lambda path: (path.against(scale), path.way.steps))
     best, way = paths[0], paths[0].way
     alike = [path for path in paths if path.against(scale) <= best.against(scale) + MARGIN]
     check_maps(FAMILY, sizes(way.convs, start, way.steps))

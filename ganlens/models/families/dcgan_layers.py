@@ -191,8 +191,10 @@ def sizes(convs: Sequence[Conv], start: Start, steps: Sequence[Step]) -> list[tu
 
 
 def unusual(size: int, grey: bool) -> float:
-    """How much speaks against images of a size; for grey ones, the 28 pixels of MNIST are likely."""
-    return -3.5 if grey and size == 28 else USUAL_SIZES.get(size, 2.5 if size % 8 == 0 else 6.0)
+    """How much speaks against images of a size; the 28 pixels of MNIST are grey."""
+    if size == 28:
+        return -3.5 if grey else 3.0
+    return USUAL_SIZES.get(size, 2.5 if size % 8 == 0 else 6.0)
 
 
 def settled(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

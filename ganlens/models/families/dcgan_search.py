@@ -353,8 +353,8 @@ def likeliest(tried: list[Tried], stage: Stage) -> list[Tried]:
 def plainest(tried: list[Tried]) -> list[Tried]:
     """Of each size, style and error the two ways that are the most usual."""
     kept: dict[tuple, list[Tried]] = {}
-    for path, r in sorted(tried, key=lambda step: step[0].cost):
+    for path, r in sorted(tried, key=lambda step: (step[0].cost, step[0].way.steps)):
         style = replace(path.way, convs=(), steps=())
         kept.setdefault((path.size, style, path.misfits), []).append((path, r))
     few = [step for steps in kept.values() for step in steps[:2]]
-    return sorted(few, key=lambda step: (step[0].times, step[0].cost))[:KEPT]
+    return sorted(few, key=lambda step: (step[0].times, step[0].cost, step[0].way.steps))[:KEPT]
