@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any
 
 MOST_IMAGES = 1_000_000  # of one sample
+MOST_LETTERS = 1000  # of a name
 LAST_SAMPLE = 2**32 // MOST_IMAGES - 1
 
 
@@ -74,6 +75,11 @@ def short_repr(value: Any, longest: int = 80) -> str:
     """What was given, for a message: as it is written, but not at any length."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def printable(text: str) -> str:
+    """A name as it can be shown and saved: without control characters and halves of characters, not too long."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)[:MOST_LETTERS]
 
 
 def close_match(kind: str, given: object, known: Sequence[str], owner: str) -> str:

@@ -127,7 +127,18 @@ def as_arguments(found) -> tuple | dict:
 
 def call(net: nn.Module, arguments: tuple | Mapping[str, Any]):
     """What a network returns for arguments, by their place or, in a mapping, by their names."""
-    return net(**arguments) if isinstance(arguments, Mapping) else net(*arguments)
+    traced = torch.is_grad_enabled()  # a network may switch that on for itself
+    result = net(**arguments) if isinstance(arguments, Mapping) else net(*arguments)
+    return result if traced else untraced(result)
+
+
+def untraced(value):
+    """Tensors without their history, inside plain tuples, lists and dicts too."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if type(value) in (tuple, list):
+        return type(value)(map(untraced, value))
+    return {name: untraced(v) for name, v in value.items()} if type(value) is dict else value
 
 
 def modules_in(thing, depth: int = DEEPEST) -> list[nn.Module]:

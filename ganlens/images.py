@@ -44,6 +44,29 @@ def from_uint8(pictures: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, 3, 1))).float() / 127.5 - 1
 
 
+def as_images(x) -> "torch.Tensor | None":
+    """Images (N, 3, Y, X) in [-1, 1] of an array or tensor in a usual form; None where it is in none.
+
+    Real numbers are images (N, 3, Y, X); uint8 is pictures (N, Y, X, 3) or (N, 3, Y, X). Grey ones have one channel in
+    place of three, or no axis for it.
+    """
+    import torch
+
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if x.dtype == torch.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):
+        x = x.movedim(3, 1)
+    elif x.ndim == 3 and x.dtype == torch.uint8:
+        x = x[:, None]
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or not (x.dtype == torch.uint8 or x.is_floating_point()):
+        return None
+    x = x.detach()
+    x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
+    return x.expand(-1, 3, -1, -1).contiguous() if x.shape[1] == 1 else x
+
+
 def as_pictures(x) -> np.ndarray:
     """Pictures (N, Y, X, 3) as they are, images in [-1, 1] (N, 3, Y, X) turned into pictures; at least one of them."""
     if not len(x):

@@ -34,13 +34,24 @@ class Tabular:
         write_csv(path, self.rows())
 
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
 def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
-    """Write rows of equal keys as CSV, under their keys."""
+    """Write rows of equal keys as CSV, under their keys.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; halves of characters are spelt out.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    writer.writerows({key: inert(value) for key, value in row.items()} for row in rows)
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+
+def inert(value):
+    """A value of a table, a text such that a spreadsheet does not run it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 def as_table(rows: list[dict], index: str | None = None) -> "pandas.DataFrame | list[dict]":

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -132,7 +133,138 @@ class Remembering(Pure):
         self.known[len(z)] = self.known.get(len(z), torch.ones(len(z)))
 
 
-KINDS = (InPlace, Filled, Normed, Lazy, Counting, Drawing, Seeding, Extra, Remembering)
+class Overwriting(Pure):
+    """Writes into the features of a layer, as soon as the image is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.body[3].register_forward_hook(lambda module, inputs, output: setattr(self, "features", output))
+
+    def after(self, x):
+        with torch.no_grad():
+            self.features.zero_()
+
+
+class Grading(Pure):
+    def forward(self, z):
+        with torch.enable_grad():
+            return super().forward(z)
+
+
+class Inferring(Pure):
+    def scaled(self, z):
+        with torch.inference_mode():
+            return (z * 0.5).clone()
+
+    def forward(self, z):
+        return super().forward(z) if self.training else torch.inference_mode()(super().forward)(z)
+
+
+class Threaded(Pure):
+    def forward(self, z):
+        with ThreadPoolExecutor(1) as pool, torch.no_grad():
+            return pool.submit(super().forward, z).result() if not torch.is_grad_enabled() else super().forward(z)
+
+
+class Averaging(Pure):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(Z), persistent=False)
+
+    def before(self, z):
+        self.average.lerp_(z.detach().mean(0), 0.1)
+
+
+class Freezing(Pure):
+    def before(self, z):
+        self.body[0].requires_grad_(True)
+
+
+class Forgetting(Pure):
+    def before(self, z):
+        if not torch.is_grad_enabled():
+            self.zero_grad()
+
+
+class Growing(Pure):
+    def before(self, z):
+        self.add_module("seen", nn.Identity().train(self.training))
+
+
+class Caching(Pure):
+    """Gives the same tensor again for latents that it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = {}
+
+    def scaled(self, z):
+        key = z.detach().numpy().tobytes()
+        if key not in self.cache:
+            self.cache[key] = z.detach() * 0.5
+        return self.cache[key]
+
+
+class Locked(Pure):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def before(self, z):
+        with self.lock:
+            pass
+
+
+class Twin(Pure):
+    def __init__(self):
+        super().__init__()
+        self.twin = self.body[0]
+
+
+class Warning_(Pure):
+    def before(self, z):
+        warnings.warn("this is old", stacklevel=2)
+
+
+class LastChannels(Pure):
+    def scaled(self, z):
+        self.body.to(memory_format=torch.channels_last)
+        return z * 0.5
+
+
+class Watching(Pure):
+    """Has hooks of its own, which stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.body[4].register_forward_hook(lambda module, inputs, output: self.seen.append(len(output)))
+
+
+class Spectral(Pure):
+    """Its vectors move with each pass in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.utils.parametrizations.spectral_norm(nn.Linear(Z, Z, bias=False))
+        nn.init.eye_(self.scale.parametrizations.weight.original)
+
+    def scaled(self, z):
+        return self.scale(z) * 0.5
+
+
+class Timing(Pure):
+    def before(self, z):
+        self.last_call = (len(z), z.device)
+
+
+KINDS = (
+    InPlace, Filled, Normed, Lazy, Counting, Drawing, Seeding, Extra, Remembering, Overwriting, Grading, Inferring,
+    Threaded, Averaging, Freezing, Forgetting, Growing, Caching, Locked, Twin, Warning_, LastChannels, Watching,
+    Spectral, Timing,
+)  # fmt: skip
 EDIT = gl.ablate("body.3", [0, 1])
 
 
@@ -165,7 +297,7 @@ def everything(net) -> list[np.ndarray]:
 @pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_those_of_a_pure_copy(kind, mode):
-    net, pure = kind().train(mode), (PureNormed if kind is Normed else Pure)()
+    net, pure = kind().train(mode), {Normed: PureNormed, Spectral: Spectral}.get(kind, Pure)()
     before = {name: x.clone() for name, x in net.state_dict().items() if isinstance(x, torch.Tensor)}
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     found = everything(net)
@@ -176,8 +308,12 @@ def test_results_are_those_of_a_pure_copy(kind, mode):
         np.testing.assert_allclose(a, b, atol=1e-5)
     after = net.state_dict()
     assert all(torch.equal(x, after[name]) for name, x in before.items() if name != "calls")
-    assert all(module.training is mode for module in net.modules())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert all(module.training is mode for name, module in net.named_modules() if name != "seen")
+    own = {Overwriting: net.body[3], Watching: net.body[4]}.get(kind)
+    assert [module for module in net.modules() if module._forward_hooks] == ([own] if own else [])
+    assert not any(module._forward_pre_hooks for module in net.modules())
+    if kind in (Overwriting, Inferring):
+        return  # its own training fails without us, too
     net.train()(torch.randn(8, Z)).sum().backward()  # the owner's training goes on
 
 

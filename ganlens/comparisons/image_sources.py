@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ganlens.arguments import short_repr
-from ganlens.images import as_pictures, from_uint8
+from ganlens.images import as_images, from_uint8
 from ganlens.models.base import Generator
 from ganlens.models.classifier import Classifier
 from ganlens.models.families.scenes import SceneGenerator
@@ -42,11 +42,9 @@ def reference_images(G: Generator, reference, n: int) -> Pictures | None:
     if isinstance(reference, str | Path):
         paths = image_files(Path(reference))
         return Pictures(len(paths), partial(read_references, paths, size))
-    x = reference
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
-        x = from_uint8(x)
-    if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3 or not len(x):
-        shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+    x = as_images(reference)
+    if x is None or not len(x):
+        shape = tuple(reference.shape) if hasattr(reference, "shape") else type(reference).__name__
         raise ValueError(
             f"reference images {shape}: expected (M, 3, Y, X) in [-1, 1], uint8 (M, Y, X, 3), or the path of a folder"
         )
@@ -55,7 +53,7 @@ def reference_images(G: Generator, reference, n: int) -> Pictures | None:
             f"reference images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (M, Y, X, 3)"
         )
     check_size("reference images", tuple(x.shape[2:]), size)
-    return Pictures(len(x), partial(part_of_images, x.float()))
+    return Pictures(len(x), partial(part_of_images, x))
 
 
 def painted(size: int, numbers: range) -> torch.Tensor:
@@ -70,7 +68,7 @@ def read_references(paths: Sequence[Path], size: tuple[int, int], numbers: range
 
 def part_of_images(x, numbers: range) -> torch.Tensor:
     """Some of given images or pictures."""
-    return as_images(x[numbers.start : numbers.stop])
+    return checked_images(x[numbers.start : numbers.stop])
 
 
 def read_reference(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -117,26 +115,19 @@ def open_source(source: Source, first: int, n: int) -> Pictures:
 def drawn_by(draw: Callable, first: int, numbers: range) -> torch.Tensor:
     """Images (N, 3, Y, X) of a function of seeds; ValueError if it is none."""
     try:
-        return as_images(draw([first + i for i in numbers]))
+        return checked_images(draw([first + i for i in numbers]))
     except TypeError as error:
         raise ValueError(f"{short_repr(draw)} given a list of seeds: {error}; expected a function of seeds") from error
 
 
-def as_images(x) -> torch.Tensor:
-    """Images (N, 3, Y, X) in [-1, 1], from these or from pictures (N, Y, X, 3), or the first of several results."""
+def checked_images(x) -> torch.Tensor:
+    """Images (N, 3, Y, X) in [-1, 1], from these or from pictures, or the first of several results; else ValueError."""
     x = x[0] if isinstance(x, tuple) and x else x
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8:
-        return from_uint8(as_pictures(x))
-    try:
-        x = torch.as_tensor(x)
-    except (TypeError, ValueError, RuntimeError):
-        x = torch.empty(0)
-    x = torch.empty(0) if x.is_complex() else x.float()
-    if x.ndim != 4 or x.shape[1] != 3 or not len(x):
-        raise ValueError(
-            f"images of shape {tuple(x.shape)}: expected (N, 3, Y, X) in [-1, 1], or uint8 pictures (N, Y, X, 3)"
-        )
-    return x
+    found = as_images(x)
+    if found is None or not len(found):
+        shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+        raise ValueError(f"images of shape {shape}: expected (N, 3, Y, X) in [-1, 1], or uint8 pictures (N, Y, X, 3)")
+    return found
 
 
 def read_images(files: Sequence[Path], numbers: range) -> torch.Tensor:
@@ -147,7 +138,7 @@ def read_images(files: Sequence[Path], numbers: range) -> torch.Tensor:
         if pictures[-1].shape != pictures[0].shape:
             size, other = ("x".join(map(str, p.shape[1::-1])) for p in (pictures[0], pictures[-1]))
             raise ValueError(f"{files[0].name} is {size} and {path.name} {other}: bring the images to one size")
-    return as_images(np.stack(pictures))
+    return checked_images(np.stack(pictures))
 
 
 def check_same_size(sizes: Sequence[Sequence[int]] | np.ndarray, names: tuple[str, str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ganlens.arguments import MOST_IMAGES, short_repr
+from ganlens.arguments import MOST_IMAGES, MOST_LETTERS, short_repr
 from ganlens.dissection.layer_statistics import RULES
 from ganlens.dissection.ranking import KEPT_RANKINGS
 from ganlens.files import arrays_to_bytes, read_arrays, with_header, write_atomically
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_NUMBERS = 2**26  # in an array
 MOST_BINS = 2**16  # of the levels, and top images
-MOST_LETTERS = 1000  # of a name
 OPTIONAL: dict[str, dict | list] = {"flags": {}, "broken": []}  # what they are where a file has no such entry
 SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin", *OPTIONAL)
 FLAGS = ("artifact", "favourite")

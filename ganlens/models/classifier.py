@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +33,11 @@ def normalized(x: torch.Tensor) -> torch.Tensor:
     """Images minus the mean of ImageNet, over its deviation."""
     mean, deviation = x.new_tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     return (from_zero(x) - mean) / deviation
+
+
+def in_grey(prepared: Callable, x: torch.Tensor) -> torch.Tensor:
+    """Prepared images (N, 1, Y, X), the mean of their channels."""
+    return prepared(x).mean(1, keepdim=True)
 
 
 INPUTS: dict[str, Callable] = {"[-1,1]": as_they_are, "[0,1]": from_zero, "imagenet": normalized}
@@ -82,7 +88,7 @@ class Classifier(ImageNetwork):
         self.inputs = INPUTS[inputs] if isinstance(inputs, str) else inputs
         self.image_shape = 3, images.size[0], images.size[1]
         try:
-            scores = self._discover(layers).shape[1]
+            scores = self._scores_in(layers)
         except (RuntimeError, TypeError) as error:
             shape = ", ".join(map(str, images.size))
             raise ValueError(
@@ -98,6 +104,23 @@ class Classifier(ImageNetwork):
             )
         if truth.max() >= scores:
             raise ValueError(f"label {truth.max()}: {self.name} gives {scores} scores; labels are 0 … {scores - 1}")
+
+    def _scores_in(self, layers: Sequence[str] | None) -> int:
+        """Find the layers, and how many scores there are; networks that want one channel get grey images."""
+        try:
+            return self._discover(layers).shape[1]
+        except RuntimeError:
+            if self._prepared not in INPUTS:
+                raise
+            prepared, self.inputs = self.inputs, partial(in_grey, self.inputs)
+            try:
+                scores = self._discover(layers).shape[1]
+            except (RuntimeError, TypeError):
+                self.inputs = prepared
+            else:
+                self._prepared += " in grey"
+                return scores
+            raise
 
     @staticmethod
     def wrap(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlens.arguments import as_list, check_kind
+from ganlens.arguments import as_list, check_kind, printable
 from ganlens.borrowed import borrowed, call, changing_buffers, lock_of, weights_version
 from ganlens.models.code_hash import content_of
 from ganlens.models.editing import Edit, as_edits, quantile_of
@@ -86,7 +86,7 @@ class ImageNetwork(ABC):
     image_shape: tuple[int, int, int]
 
     def __init__(self, net: nn.Module, name: str | None, *, settings: dict[str, Any], trusted: bool):
-        self.net, self.name = net, name or type(net).__name__
+        self.net, self.name = net, printable(name or type(net).__name__)
         self._defaults, self._settings = settings, dict(settings)
         self._memory = Known()  # shared with the variants
         self._trusted = trusted
@@ -207,13 +207,15 @@ class ImageNetwork(ABC):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Images (N, 3, Y, X) of latents and, from the same pass, the features (N, U, H, W) of each named layer."""
         features: dict[str, torch.Tensor] = {}
+        traced = torch.is_grad_enabled()
         layers = as_list("layers", layers, "names of layers")
         for layer in layers:
             self.check_layer(layer)
 
         def keep(layer, output):
             # a copy, since what follows may write into the output
-            features[layer] = output.clone(memory_format=torch.contiguous_format)
+            output = output.clone(memory_format=torch.contiguous_format)
+            features[layer] = output if traced else output.detach()
 
         with borrowed(self.net), hooked(self.net, {layer: partial(keep, layer) for layer in layers}):
             images = self.forward(z, labels)

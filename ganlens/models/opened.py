@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ganlens.borrowed import borrowed, call
+from ganlens.borrowed import borrowed, call, untraced
 from ganlens.models.editing import Edit
 from ganlens.models.hooks import alike, answering, hooked, hooks, maps_of, stoppable, with_maps
 
@@ -45,10 +45,12 @@ class Opened:
         """Run the network once, and keep its output and what came before the layer; returns the layer's features."""
         found: list[torch.Tensor] = []
         forgotten = set()
+        traced = torch.is_grad_enabled()
 
         def keep(module, inputs, output):
             if found:
                 return
+            output = output if traced else untraced(output)
             if module is self.target:
                 kept = copied(output, 1)  # what follows may write into the output
                 self.memory[module], maps = [kept], maps_of(kept)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ganlens.arguments import close_match
 from ganlens.files import check_ordinary
-from ganlens.images import from_uint8
+from ganlens.images import as_images, from_uint8
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
@@ -24,23 +24,23 @@ class Held:
     Parameters
     ----------
     images : Tensor (N, 3, Y, X) in [-1, 1], or uint8 array (N, Y, X, 3)
+        Grey ones have one channel, and are shown with three.
     """
 
     files: tuple[Path, ...] = ()
 
     def __init__(self, images: torch.Tensor | np.ndarray):
-        x = images
-        if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
-            x = from_uint8(x)
-        if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
-            found = f"{x.dtype} {tuple(x.shape)}" if hasattr(x, "shape") else type(x).__name__
+        x = as_images(images)
+        if x is None:
+            found = f"{images.dtype} {tuple(images.shape)}" if hasattr(images, "shape") else type(images).__name__
             raise ValueError(
-                f"images {found}: expected a path, a tensor (N, 3, Y, X) in [-1, 1], or uint8 (N, Y, X, 3)"
+                f"images {found}: expected a path, a tensor (N, 3, Y, X) in [-1, 1], or uint8 (N, Y, X, 3); grey ones "
+                "have one channel"
             )
         check_enough(len(x), "")
         if not x.abs().max() <= 1:
             raise ValueError(f"images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (N, Y, X, 3)")
-        self.x, self.size = x.detach().float().cpu(), tuple(x.shape[2:])
+        self.x, self.size = x.cpu(), tuple(x.shape[2:])
 
     def __len__(self) -> int:
         return len(self.x)

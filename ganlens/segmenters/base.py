@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ganlens.arguments import as_list, close_match, short_repr
+from ganlens.arguments import as_list, close_match, printable, short_repr
 from ganlens.borrowed import borrowed, modules_in
 
 IGNORED = -1  # label of pixels that count nowhere
@@ -177,6 +177,8 @@ def as_concept(concept: str | tuple[str, str] | Concept) -> Concept:
     parts = (concept,) if isinstance(concept, str) else concept
     if not isinstance(parts, tuple | list) or not 1 <= len(parts) <= 2 or not all(isinstance(p, str) for p in parts):
         raise ValueError(f"concept {short_repr(concept)}: expected a name, or a pair of name and category")
+    if any(part != printable(part) or not part for part in parts):
+        raise ValueError(f"concept {short_repr(concept)}: expected a name of letters that can be shown, not too many")
     return Concept(*parts)
 
 
