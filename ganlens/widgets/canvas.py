@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import traitlets
 
-from ganlens.arguments import check_integer, check_number
+from ganlens.arguments import check_integer, check_number, close_match
 from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import grid, resize
 from ganlens.models.base import Generator
@@ -24,6 +24,8 @@ from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.panel import Panel
 from ganlens.widgets.strokes import Copy, History, Stroke, region_of
 from ganlens.widgets.worker import Worker
+
+PAINTED = ("remove", "add", "query", "copy")  # what `InterventionCanvas.paint` does
 
 
 class InterventionCanvas(Panel, w.VBox):
@@ -136,8 +138,17 @@ class InterventionCanvas(Panel, w.VBox):
             By default the mode on show.
         region : array-like (H, W), optional
             Weight of each cell, instead of ``cells``.
+
+        Raises
+        ------
+        ValueError
+            No such mode, or cells that the layer has not.
         """
-        mode = mode or self.mode
+        mode = self.mode if mode is None else mode
+        if mode not in PAINTED:
+            raise ValueError(
+                close_match("mode", mode, list(PAINTED), "paint()") + "; paste() pastes, undo() takes back"
+            )
         region = region_of(cells, self.shape) if region is None else np.asarray(region, float)
         if mode == "query":
             self.worker.request("query", partial(jobs.query, self, region))

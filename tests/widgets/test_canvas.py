@@ -281,6 +281,12 @@ class TestErrors:
         with pytest.raises(traitlets.TraitError, match=says):
             setattr(canvas, trait, value)
 
+    @pytest.mark.parametrize("mode", ["erase", "Remove", "delete", "paste", "", 3])
+    def test_a_mode_that_is_none_paints_nothing(self, canvas, mode):
+        with pytest.raises(ValueError, match=r"no mode .* paint"):
+            canvas.paint(CELLS, mode)
+        assert canvas.edits == ()
+
     def test_typed_units_that_are_wrong(self, canvas):
         for text, says in (("3, x", "x"), ("3-", "3-"), ("500", "500")):
             canvas.controls.units.value = text
