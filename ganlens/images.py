@@ -53,7 +53,9 @@ def as_images(x) -> "torch.Tensor | None":
     import torch
 
     try:
-        x = torch.as_tensor(x)
+        if isinstance(x, list | tuple) and x and isinstance(x[0], torch.Tensor):
+            x = torch.stack(list(x))
+        x = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)  # views may run backwards
     except (TypeError, ValueError, RuntimeError):
         return None
     if x.dtype == torch.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):

@@ -208,7 +208,8 @@ def as_names(name: str, given, expected: str) -> list[str]:
 
 def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, top) -> None:
     if not layers:
-        raise ValueError(f"no layer given; {generator.name} has {', '.join(generator.layers)}")
+        have = ", ".join(generator.layers) or "none with maps: name a module, of those in .table()"
+        raise ValueError(f"no layer given; {generator.name} has {have}")
     for layer in layers:
         generator.check_layer(layer)
     for rule in rules:

@@ -3,24 +3,33 @@
 import numpy as np
 import torch
 
+from ganlens.borrowed import borrowed, call
 from ganlens.models.base import Generator
+from ganlens.models.opened import copied
+from ganlens.models.wrapping import at, tensors_in
 
 BLOCKS = 4  # parts of the rows, and of the columns, that are changed one after the other
 FELT = 0.1  # times the largest change: what is less says nothing of where it is
 SLOPES = 0.6, 1.6  # how fast the change may move over the image, in units of how fast the cells do
+NEAR_ENOUGH = 0.06  # of the image, by which an output may shift it
+LOCAL = 0.25  # times the largest change of a pixel
+PATCHES = (0.25, 0.25), (0.75, 0.75), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25)  # of the image, which are changed
 FAR = 0.25  # of the image, from where the middle of the cells should be
 
 
 def check_alignment(generator: Generator, layer: str) -> None:
     """ValueError where a layer's cells clearly lie elsewhere than under the pixels that they change.
 
-    Looked at is where users say what the image is, by a function of their own: what else should move it?
+    An ``output=`` of the user is looked at by itself, which tells even a few pixels.
 
     A layer that changes the whole image, wherever it is changed itself, is let pass: it has no places.
     """
     _, height, width = generator.check_layer(layer)
     known = generator._known.aligned
-    if not generator.free_output or layer in known:
+    if generator._trusted or layer in known:
+        return
+    if generator.free_output and check_output(generator):
+        known.add(layer)
         return
     for axis, name, cells in ((2, "rows", height), (3, "columns", width)):
         if cells < BLOCKS:
@@ -36,6 +45,40 @@ def check_alignment(generator: Generator, layer: str) -> None:
             "crop, pad, flip or turn the image? Wrap the network with an output of all that it draws"
         )
     known.add(layer)
+
+
+@torch.no_grad()
+def check_output(generator: Generator) -> bool:
+    """ValueError where a user's output shows what the network draws in another place; False where nothing tells."""
+    with borrowed(generator.net):
+        raw = call(generator.net, generator._arguments(generator.latents([0, 1])))
+    path = next((path for path, x in tensors_in(raw) if x.ndim == 4 and min(x.shape[2:]) >= 2 * BLOCKS), None)
+    if path is None:
+        return False
+    whole, found = generator._output(copied(raw, 1)), []
+    for patch in PATCHES:
+        other = copied(raw, 1)
+        part = at(other, path)
+        sides = part.shape[2:]
+        spans = [slice(int((p - 0.06) * n), int((p + 0.06) * n) + 1) for p, n in zip(patch, sides, strict=True)]
+        part[:, :, spans[0], spans[1]] = torch.where(part[:, :, spans[0], spans[1]] > 0, -0.8, 0.8)
+        change = (generator._output(other) - whole).square().sum((0, 1)).double().cpu().numpy()
+        change *= change > LOCAL * change.max()  # what scales the whole image changes the rest a little
+        if change.max() > 0:
+            exact = [(span.start + span.stop) / 2 / n for span, n in zip(spans, sides, strict=True)]
+            found.append([*exact, centre(change.sum(1)), centre(change.sum(0))])
+    y, x, new_y, new_x = np.array(found).reshape(-1, 4).T
+    for name, old, new in (("rows", y, new_y), ("columns", x, new_x)):
+        if len({*old.round(2)}) < 2:
+            return False  # too little of it is shown to tell
+        slope, start = np.polyfit(old, new, 1)
+        if max(abs(start), abs(start + slope - 1)) > NEAR_ENOUGH or np.abs(start + slope * old - new).max() > FAR:
+            raise ValueError(
+                f"output= of {generator.name} shows the network's {name} 0 … 100% at {start:.0%} … {start + slope:.0%} "
+                "of the image: cells of its layers would be compared with other places. Crop, pad, flip and turn "
+                "images elsewhere: wrap the network with an output of all that it draws, or scaled"
+            )
+    return True
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Images that a network is shown: those of a folder, read when they are needed, or some at hand."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class Held:
         check_enough(len(x), "")
         if not x.abs().max() <= 1:
             raise ValueError(f"images with values up to {x.abs().max():g}: expected [-1, 1], or uint8 (N, Y, X, 3)")
+        if getattr(images, "dtype", None) not in (torch.uint8, np.uint8) and x.min() >= 0 and x.max() > 0:
+            warnings.warn(
+                f"images with values {x.min():.3g} … {x.max():.3g}, none below 0, are taken for values in [-1, 1]; if "
+                "they are in [0, 1], give 2 * images - 1 (inputs= says what the network takes)",
+                stacklevel=4,
+            )
         self.x, self.size = x.cpu(), tuple(x.shape[2:])
 
     def __len__(self) -> int:

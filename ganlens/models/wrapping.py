@@ -245,12 +245,12 @@ def tensors_in(value, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def image_in(result, n: int, name: str) -> tuple[str, torch.Tensor]:
-    """The first tensor (N, 3, Y, X) or (N, 1, Y, X), or else (N, C, Y, X), and the way to it; ValueError if none."""
+    """The first tensor (N, 3, Y, X), or else (N, 1, Y, X) or (N, C, Y, X), and the way to it; ValueError if none."""
     every = list(tensors_in(result))
     maps = [(path, x) for path, x in every if x.ndim == 4 and len(x) == n and x.is_floating_point()]
     best = [(path, x) for path, x in maps if x.shape[1] in (1, 3)] or maps
     if best:
-        return best[0]
+        return max(best, key=lambda found: found[1].shape[1] == 3)  # a grey one beside colours is a mask
     found = ", ".join(str(tuple(x.shape)) for _, x in every) or type(result).__name__
     found = found if isinstance(result, torch.Tensor) or not every else f"{type(result).__name__} with {found}"
     flat = next((x.shape[1] for _, x in every if x.ndim == 2 and len(x) == n), 0)

@@ -10,7 +10,6 @@ from ganlens.borrowed import borrowed, modules_in
 from ganlens.segmenters.base import Segmenter, as_concepts, check_ignore, check_scores, without
 
 OUTPUTS = ("labels", "masks", "scores", "logits", "sigmoid")
-THRESHOLDS = {"sigmoid": 0.5}  # what a score must exceed where no other concept competes
 BEYOND = 0.01  # by which scores may leave [0, 1]
 
 
@@ -66,7 +65,15 @@ class FunctionSegmenter(Segmenter):
             return (result != 0) * number
         if self.output == "labels":
             return without(result.long(), self.ignore, len(self.concepts))
-        return self.planes(self.as_scores(result), self.threshold or THRESHOLDS.get(self.output or "", 0.0))
+        return self.planes(self.as_scores(result), self.threshold or self.usual_threshold())
+
+    def usual_threshold(self) -> float:
+        """What a score must exceed: half, where no other concept competes."""
+        return 0.5 if self.output == "sigmoid" or (self.output == "scores" and self.stand_alone()) else 0.0
+
+    def stand_alone(self) -> bool:
+        """Whether each concept has a category of its own."""
+        return all(len(members) == 1 for members in self.members())
 
     def as_scores(self, result: torch.Tensor) -> torch.Tensor:
         """Scores (N, C, h, w) in [0, 1] of what the function returned."""
@@ -86,7 +93,10 @@ class FunctionSegmenter(Segmenter):
         with borrowed(*modules_in(self.function)):
             result = self.function(images.clone())
         if not isinstance(result, torch.Tensor):
-            raise ValueError(f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores")
+            raise ValueError(
+                f"{self.name} returned {type(result).__name__}; expected a tensor of labels or scores: give a function "
+                'that takes it out, such as lambda x: net(x)["out"], or torch.from_numpy(…)'
+            )
         if result.is_complex():
             raise ValueError(f"{self.name} returned {result.dtype}; expected labels or scores")
         result = result.to_dense()
@@ -104,12 +114,16 @@ class FunctionSegmenter(Segmenter):
             self._output, self._about, warning = self.guess(result)
             if warning:
                 warnings.warn(f"{self.name}: {warning}", stacklevel=5)
+        if self.ignore is not None and self.output != "labels":
+            raise ValueError(
+                f"{self.name}: ignore={self.ignore} is a label, but it returns {self.output} ({self.about})"
+            )
         real = result.is_floating_point()
         if real != (self.output in ("scores", "logits", "sigmoid")):
             raise ValueError(
                 f"{self.name} returned {result.dtype}, but is taken for output={self.output!r}: {self.about}"
             )
-        if self.output == "masks" and (result.shape[1] != len(self.concepts) or highest(result) > 1):
+        if self.output == "masks" and (result.shape[1] != len(self.concepts) or highest(result) not in (0, 1, 255)):
             raise ValueError(
                 f"{self.name} returned {tuple(result.shape)} with values up to {highest(result)}, but is taken for "
                 f"masks of {len(self.concepts)} concepts ({self.about}); give output='labels' if it numbers them"
@@ -120,14 +134,26 @@ class FunctionSegmenter(Segmenter):
                 f"output='scores', in [0, 1] ({self.about}); give output='logits' or 'sigmoid'"
             )
 
+    def doubt(self, scores: torch.Tensor) -> str:
+        """A warning where scores of one category may stand alone: a softmax adds up to 1, or less without the rest."""
+        sums = [scores[:, members].sum(1) for members in self.members() if len(members) > 1]
+        if not sums or max(float(some.detach().max()) for some in sums) <= 1 + BEYOND:
+            return ""
+        return (
+            "scores that add up to more than 1: the highest one of a category wins in each pixel. If each stands "
+            "alone, set .threshold = 0.5, or give each concept a category of its own"
+        )
+
     def guess(self, result: torch.Tensor) -> tuple[str, str, str]:
         """What a first result is taken for, why, and a warning where it could be something else."""
         one_each = result.shape[1] == len(self.concepts)
         if result.is_floating_point():
+            if result.isnan().any():
+                raise ValueError(f"{self.name} returned {int(result.isnan().sum())} values that are no numbers")
             if not is_outside(result):
-                return "scores", "values in [0, 1]", ""
+                return "scores", "values in [0, 1]", self.doubt(result)
             seen = f"values {result.min():.3g} … {result.max():.3g} of {tuple(result.shape)}"
-            if all(len(members) == 1 for members in self.members()):
+            if self.stand_alone():
                 return "sigmoid", f"{seen}, and one concept in each category", ""
             said = f"{seen} are taken for logits of which one concept wins in each pixel"
             return "logits", seen, f"{said}; say so by output='logits', or give 'sigmoid' where each stands alone"
@@ -136,6 +162,14 @@ class FunctionSegmenter(Segmenter):
                 shape = f"{tuple(result.shape)} for {len(self.concepts)} concepts"
                 raise ValueError(f"{self.name} returned booleans {shape}; expected one plane for each, (N, C, h, w)")
             return "masks", "booleans, one plane for each concept", ""
+        if (
+            one_each
+            and self.ignore is None
+            and len(self.concepts) < 255
+            and {255} <= set(result.unique().tolist()) <= {0, 255}
+        ):
+            said = "values 0 and 255 are taken for masks; give ignore=255 if 255 is to count nowhere"
+            return "masks", "values 0 and 255", said
         if one_each and len(self.concepts) > 1 and highest(result) == 1:
             seen = f"one plane for each of {len(self.concepts)} concepts, all values 0 or 1"
             said = f"{seen}, taken for masks; say so by output='masks', or give 'labels' if 1 is a number"

@@ -35,12 +35,29 @@ WRONG = {
     "padded": lambda x: F.pad(x, (0, 40, 0, 40)),
     "flipped": lambda x: x.flip(3),
     "turned": lambda x: x.rot90(1, (2, 3)),
+    "a few pixels less": lambda x: x[:, :, 2:30, 2:30],
+    "at one side": lambda x: x[:, :, :, :28],
+    "a frame": lambda x: F.pad(x, (4, 4, 4, 4)),
+    "the middle, larger": lambda x: F.interpolate(x[:, :, 4:28, 4:28], (32, 32)),
+    "transposed": lambda x: x.transpose(2, 3),
+    "mirrored beside it": lambda x: torch.cat([x, x.flip(3)], 3),
+    "mirrored upon it": lambda x: (x + x.flip(3)) / 2,
+    "three quarters": lambda x: x[..., :24],
+    "rolled a quarter": lambda x: x.roll(8, 3),
+    "rolled": lambda x: x.roll(6, -1),
 }
 RIGHT = {
     "as it is": lambda x: x,
     "half the size": lambda x: F.avg_pool2d(x, 2),
     "a pixel less": lambda x: x[:, :, 1:-1, 1:-1],
-    "a thin frame": lambda x: F.pad(x, (2, 2, 2, 2)),
+    "twice the size": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "a thin frame": lambda x: F.pad(x, (1, 1, 1, 1)),
+    "a vignette": lambda x: torch.where(
+        (torch.linspace(-1, 1, 32) ** 2 + torch.linspace(-1, 1, 32)[:, None] ** 2) < 0.5, x, 1
+    ),
+    "a black frame": lambda x: F.pad(x[..., 6:-6, 6:-6], (6,) * 4),
+    "stretched": lambda x: (x - x.amin((1, 2, 3), True)) / (x.amax((1, 2, 3), True) - x.amin((1, 2, 3), True)) * 2 - 1,
+    "brighter": lambda x: (x * 1.5 + 0.2).clamp(-1, 1),
 }
 
 
@@ -52,7 +69,7 @@ def wrapped(output, everywhere: bool = False) -> gl.Generator:
 @pytest.mark.parametrize("name", WRONG)
 def test_what_lies_elsewhere_is_refused(name):
     G = wrapped(WRONG[name])
-    with pytest.raises(ValueError, match=r"maps of Drawing: its (rows|columns) at \d+% of the map change"):
+    with pytest.raises(ValueError, match=r"(output= of Drawing shows|maps of Drawing: its (rows|columns))"):
         gl.dissect(G, S, "maps", n=4, progress=False)
     assert G.generate(0).shape[1] == 3  # all else is left as it is
 
@@ -60,6 +77,19 @@ def test_what_lies_elsewhere_is_refused(name):
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_lies_where_it_should_is_not(name):
     assert gl.dissect(wrapped(RIGHT[name]), S, ["maps", "up"], n=4, progress=False)["up"].n == 4
+
+
+class Flipped(nn.Module):
+    def forward(self, x):
+        return x.flip(3)
+
+
+def test_a_network_that_flips_its_image_itself():
+    torch.manual_seed(1)
+    net = nn.Sequential()
+    net.drawing, net.turn = Drawing(), Flipped()
+    with pytest.raises(ValueError, match=r"drawing\.maps of Sequential: its columns"):
+        gl.dissect(gl.Generator.wrap(net, Z), S, "drawing.maps", n=4, progress=False)
 
 
 def test_a_layer_without_places_is_let_pass():

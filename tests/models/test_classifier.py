@@ -442,7 +442,7 @@ def test_folders_and_classes_that_do_not_fit(folder):
 
 @pytest.mark.parametrize(
     "images",
-    [torch.zeros(8, 16, 16, 3), torch.zeros(8, 3, 16), torch.zeros(8, 3, 4, 4, dtype=torch.uint8), [1, 2], None],
+    [torch.zeros(8, 16, 16, 3), torch.zeros(8, 3, 16), torch.zeros(8, 3, 4, 4, dtype=torch.int32), [1, 2], None],
 )
 def test_images_that_are_none(images):
     with pytest.raises(ValueError, match="expected a path, a tensor"):

@@ -57,6 +57,7 @@ def test_a_softmax_is_taken_within_categories(x):
     assert (S.scores(x)[:, 2] == 1).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*add up to more than 1")
 def test_what_changes_afterwards_is_refused(x):
     kinds = iter([lambda x: x.sigmoid(), lambda x: 4 * x, lambda x: (x > 0).int()])
     S = gl.Segmenter.wrap(lambda x: next(kinds)(x), COLORS)
@@ -67,6 +68,7 @@ def test_what_changes_afterwards_is_refused(x):
         S.labels(x)
 
 
+@pytest.mark.filterwarnings("ignore:.*add up to more than 1")
 def test_what_was_seen_makes_no_other_segmenter_of_it(x):
     def find(x):
         return x.sigmoid()

@@ -41,6 +41,7 @@ class TestLabels:
                 assert found[n, plane, y, x] == expected
         assert (found == 0).any()
 
+    @pytest.mark.filterwarnings("ignore:.*add up to more than 1")
     def test_keep_no_graph(self, images):
         assert not Bands().labels(images.requires_grad_()).requires_grad
         S = Segmenter.wrap(lambda x: x.sigmoid(), ["r", "g", "b"])

@@ -1,7 +1,8 @@
 """Plain DCGAN (Radford et al., ICLR 2016) from a state dict alone: what is not in the file is inferred and reported.
 
-Stored are weights, biases and batch statistics. Strides and paddings are those that lead to the most usual image size;
-hidden activations and the law of the latent are those under which the batch statistics come true.
+Stored are weights, biases and batch statistics. Strides and paddings, activations and their places, and the law of the
+latent are those under which the batch statistics come true; where they do not tell, those that lead most usually to an
+image of a usual size, with a warning.
 """
 
 import re
@@ -38,6 +39,7 @@ FORMAT = "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed con
 SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
 PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 FITS = 0.2  # largest error at which a way is believed
+TIMES, FEW_TIMES = 10.0, 3.0  # how many times what chance does it may be; the second of ways that nobody is known to go
 MARGIN = 6.0  # how much more may speak against another way, to be told of
 LEAST_SIDE = 16  # of images without batch statistics that speak for them
 
@@ -114,7 +116,7 @@ def chosen(search: Search) -> Path:
     """
     paths, start = search.paths(), search.start
     grey = search.stages[-1].layer.shape[1 if paths and paths[0].way.convs[-1].transposed else 0] == 1
-    paths = [path._replace(cost=path.cost + unusual(path.size, grey)) for path in paths]
+    paths = [path._replace(cost=path.cost + unusual(path.size, grey) + path.way.oddness) for path in paths]
     if not paths:
         raise CheckpointError(f"closest to {FAMILY}, but no strides and paddings lead to an image")
     scale = max(1.0, min(path.times for path in paths))  # weights that still moved make all statistics less sharp
@@ -122,7 +124,7 @@ def chosen(search: Search) -> Path:
     best, way = paths[0], paths[0].way
     alike = [path for path in paths if path.against(scale) <= best.against(scale) + MARGIN]
     check_maps(FAMILY, sizes(way.convs, start, way.steps))
-    if best.error > FITS:
+    if best.error > FITS or best.times > (TIMES if search.is_usual(best) else FEW_TIMES):
         raise unsure(start, f"the batch statistics do not come true in the nearest network (error {best.error:.2f})")
     first = int(start.size == 1)  # a latent of one cell becomes a map
     plain = any(not any(conv.transposed for conv in path.way.convs[first:]) for path in alike)
@@ -133,14 +135,17 @@ def chosen(search: Search) -> Path:
     usual = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
     if (plain and larger and best.size not in USUAL_SIZES) or (best.size < LEAST_SIDE and not usual):
         raise unsure(start, f"its image would be {best.size} x {best.size}")
-    warn_of(best, others, [conv.name for conv in search.guessed(best.way)])
+    odd = search.informed(0) and not search.is_usual(best)
+    warn_of(best, others, [conv.name for conv in search.guessed(best.way)], odd)
     return best
 
 
-def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str]) -> None:
-    """Say what the statistics have not told: the size of the images, or how layers are run."""
+def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: bool) -> None:
+    """Say what the statistics have not told: the size of the images, or how layers are run; and what is odd."""
     sides = sorted({path.size for path in others if path.size in USUAL_SIZES} - {best.size})
     words = []
+    if odd and not sides:
+        words.append(f"images of {best.size} x {best.size} pixels, by unusual strides or paddings")
     if sides:
         words.append(f"images of {best.size} x {best.size} pixels (or {' or '.join(map(str, sides))})")
     if best.way.slope is None or {path.way.slope for path in others if path.way.slope != best.way.slope}:
@@ -151,7 +156,7 @@ def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str]) -> None:
         words.append(f"{best.way.law} latents")
     if words:
         warnings.warn(
-            f"no batch statistics tell, so it is assumed: {', '.join(words)}. If it is otherwise, build the network "
+            f"no batch statistics tell for sure, so it is assumed: {', '.join(words)}. If it is otherwise, build the network "
             "yourself: Generator.wrap(net, z_dim=…)",
             stacklevel=6,
         )

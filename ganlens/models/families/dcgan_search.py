@@ -25,8 +25,8 @@ from ganlens.models.families.dcgan_layers import (
 )
 from ganlens.models.latents import LAWS, drawn
 
-SLOPES = (0.0, 0.2)  # of hidden activations
-EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied
+SLOPES = (0.0, 0.2, 0.1, 0.3)  # of hidden activations
+EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied, but not for the first norm
 MODES = ("nearest", "bilinear")  # of doubling
 SCREENED, FEW = 32, 16  # units and images that are looked at before all are
 FOLLOWED = 16  # ways that are followed, and how many without statistics
@@ -54,6 +54,11 @@ class Way:
     slope: float | None = None  # of activations
     epsilon: float | None = None  # of all norms but the first
     mode: str | None = None  # of doubling
+
+    @property
+    def oddness(self) -> float:
+        """How unusual activations and norms are."""
+        return 4.0 * (self.slope in SLOPES[2:]) + 0.5 * bool(self.early)
 
     @property
     def grows(self) -> bool:
@@ -179,6 +184,14 @@ class Search:
         """The images of one part of the sample."""
         return range(self.count * part, self.count * (part + 1))
 
+    def is_usual(self, path: Path) -> bool:
+        """Whether its layers are run as layers are as a rule, and its images have a usual size."""
+        side, odd = self.start.size, path.size not in USUAL_SIZES
+        for conv, step in zip(path.way.convs, path.way.steps, strict=True):
+            odd |= step not in usual_steps(conv, side, path.way.grows)
+            side = conv.reached(side, step)
+        return not odd
+
     def guessed(self, way: Way) -> list[Conv]:
         """The convolutions, but for the last one, that may refine as well as enlarge, and no norm tells."""
         by_name = {stage.layer.name: stage for stage in self.stages}
@@ -200,8 +213,10 @@ class Search:
             yield way
             return
         before = self.stages[number - 1]
-        open_epsilon = before.norm is not None and before.norms_before and way.epsilon is None
-        for epsilon in EPSILONS if open_epsilon else (way.epsilon,):
+        epsilons: tuple[float | None, ...] = (way.epsilon,)
+        if before.norm is not None and way.epsilon is None:
+            epsilons = EPSILONS if before.norms_before else (None,)
+        for epsilon in epsilons:
             styled = replace(way, epsilon=epsilon)
             if before.norm is not None and way.early:
                 yield styled

@@ -14,7 +14,7 @@ from ganlens.models import families
 from ganlens.models.base import Generator
 from ganlens.models.families.rewriting import rewrite
 from ganlens.models.files.reading import CheckpointError, first_names, read
-from ganlens.models.files.states import State, states
+from ganlens.models.files.states import OTHER, State, states
 
 MOST_TRIES = 24  # of a state dict taken for a family
 WRONG = (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
@@ -71,6 +71,8 @@ def from_file(
     errors = []
     for candidate in found[:MOST_TRIES]:
         try:
+            if key is None:
+                check_alone(candidate.state, every)
             G = built(candidate.family, candidate.state, name or path.stem)
         except CheckpointError as error:
             errors.append(str(error))
@@ -83,6 +85,22 @@ def from_file(
     formats = "; ".join(family.FORMAT for family in known)
     reason = f"It is {errors[0]}." if errors else holds(every)
     raise CheckpointError(f"{path} fits no known format. {reason}\nKnown are: {formats}\n{recipe(path, found, every)}")
+
+
+def check_alone(taken: State, every: list[State]) -> None:
+    """CheckpointError where a linear map or an embedding stands beside a network, and may be a part of what draws."""
+    for state in every:
+        inside = taken.where.removeprefix(f"{state.where}." if state.where else "")
+        if state is taken or not taken.where.startswith(state.where) or inside == state.where:
+            continue
+        for name, item in state.items.items():
+            what = name.rpartition(".")[2]
+            beside = not f"{name}.".startswith(f"{inside}.") and not any(map(OTHER.match, name.split(".")))
+            if what == "weight" and beside and len(item.shape) == 2:
+                raise CheckpointError(
+                    f"closest to a generator in {taken.where!r}, but {name} {tuple(item.shape)} stands beside it, as "
+                    f"what classes or latents go through first; give key={taken.where!r} if it is no part of it"
+                )
 
 
 class Candidate(NamedTuple):

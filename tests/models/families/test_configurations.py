@@ -310,7 +310,7 @@ def test_statistics_that_no_training_has_changed(tmp_path: Path):
     torch.manual_seed(9)
     net = STUDENTS["32 with biases, leaky"]().eval()
     torch.save(net.state_dict(), tmp_path / "fresh.pth")
-    with pytest.warns(UserWarning, match="no batch statistics tell, so it is assumed: hidden ReLU"):
+    with pytest.warns(UserWarning, match="no batch statistics tell for sure, so it is assumed: hidden ReLU"):
         G = gl.load_generator(tmp_path / "fresh.pth")
     assert G.law == "normal"
     assert "assumed, as there are no batch statistics" in G.about

@@ -130,7 +130,9 @@ def test_both_networks_in_one_state_dict(tmp_path):
 
 def test_without_batch_statistics():
     net = nn.Sequential(nn.ConvTranspose2d(Z, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh())
-    with pytest.warns(UserWarning, match=r"no batch statistics tell, .* assumed: hidden ReLU \(or leaky ReLU 0.2\)"):
+    with pytest.warns(
+        UserWarning, match=r"no batch statistics tell for sure, .* assumed: hidden ReLU \(or leaky ReLU 0.2\)"
+    ):
         G = from_state(net.state_dict())
     assert G.law == "normal"
     assert "assumed, as there are no batch statistics" in G.about

@@ -122,23 +122,23 @@ def check_all(seeds: range) -> None:
     assert found.count("right") >= 0.97 * len(found)
 
 
-def test_ten():
-    check_all(range(10))
+def test_six():
+    check_all(range(6))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(10, 210, 50))
-def test_two_hundred(start):
-    check_all(range(start, start + 50))
+@pytest.mark.parametrize("start", range(6, 166, 40))
+def test_many(start):
+    check_all(range(start, start + 40))
 
 
 def test_what_no_norm_tells_is_not_wrong_in_silence():
-    assert "wrong" not in {verdict(seed, 0.6) for seed in range(8)}
+    assert "wrong" not in {verdict(seed, 0.6) for seed in range(5)}
 
 
 @pytest.mark.slow
 def test_what_no_norm_tells_is_not_wrong_in_silence_at_length():
-    assert "wrong" not in {verdict(seed, 0.6) for seed in range(8, 60)}
+    assert "wrong" not in {verdict(seed, 0.6) for seed in range(8, 40)}
 
 
 def block(inputs: int, units: int, kernel: int, stride: int, padding: int = 0) -> list[nn.Module]:
