@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -492,7 +493,11 @@ def test_arguments_by_name():
 # ---- interrupts
 
 
-def interrupted_everywhere(job, clean, most: int = 400) -> int:
+HOOKED = ("ganlens/borrowed.py", "models/hooks.py")
+MEASURED = (*HOOKED, "models/opened.py", "dissection/passes.py", "effects/context.py", "effects/single_units.py")
+
+
+def interrupted_everywhere(job, clean, most: int = 400, files: tuple = HOOKED) -> int:
     """Interrupt a job after every call in the files that set hooks and modes; how many places were tried."""
     places: dict = {}
 
@@ -516,7 +521,7 @@ def interrupted_everywhere(job, clean, most: int = 400) -> int:
             return local
 
         def trace(frame, event, arg, local=local):
-            if frame.f_code.co_filename.endswith(("ganlens/borrowed.py", "models/hooks.py")):
+            if frame.f_code.co_filename.endswith(files):
                 frame.f_trace_opcodes = True
                 return local
             return None
@@ -540,14 +545,6 @@ def test_an_interrupt_leaves_nothing_behind(what):
     net = Pure().train()
     G, S = gl.Generator.wrap(net, Z), gl.Segmenter.wrap(bright, ["dark", "bright"])
     D, opened, z = gl.dissect(G, S, "body.3", n=8, progress=False), G.open("body.3", 0), G.latents([0])
-
-    def clean() -> bool:
-        lock = lock_of(net)
-        free = lock.acquire(blocking=False) and not lock.release()
-        modules = list(net.modules())
-        hooks = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
-        return bool(free) and not hooks and all(m.training for m in modules)
-
     jobs = {
         "generate": lambda: G.generate([0], EDIT),
         "open": lambda: G.open("body.3", 0, stop=lambda: False),
@@ -555,7 +552,30 @@ def test_an_interrupt_leaves_nothing_behind(what):
         "read": lambda: G.read(z, ["body.3"]),
         "effect": lambda: gl.ablation_effect(D, "dark", units=[0], n=4, draws=0, progress=False),
     }
-    assert interrupted_everywhere(jobs[what], clean) > 20
+    assert interrupted_everywhere(jobs[what], partial(is_clean, net)) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["dissect", "context", "unit effects"])
+def test_an_interrupt_inside_a_measurement_leaves_nothing_behind(what):
+    net = Pure().train()
+    G, S = gl.Generator.wrap(net, Z), gl.Segmenter.wrap(bright, ["dark", "bright"])
+    D = gl.dissect(G, S, "body.3", n=8, progress=False)
+    jobs = {
+        "dissect": lambda: gl.dissect(G, S, "body.3", n=4, batch_size=2, progress=False),
+        "context": lambda: gl.context(D, "dark", [0], n=1, stride=4, progress=False),
+        "unit effects": lambda: gl.unit_effects(D, [0], n=2, progress=False),
+    }
+    assert interrupted_everywhere(jobs[what], partial(is_clean, net), most=2000, files=MEASURED) > 100
+
+
+def is_clean(net: nn.Module) -> bool:
+    """Whether nothing is locked, hooked, replaced or put into evaluation mode."""
+    lock = lock_of(net)
+    free = lock.acquire(blocking=False) and not lock.release()
+    modules = list(net.modules())
+    hooks = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+    return bool(free) and not hooks and all(m.training for m in modules)
 
 
 def test_borrowed_networks_are_given_back_after_an_error():

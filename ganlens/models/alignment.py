@@ -20,15 +20,15 @@ FAR = 0.25  # of the image, from where the middle of the cells should be
 def check_alignment(generator: Generator, layer: str) -> None:
     """ValueError where a layer's cells clearly lie elsewhere than under the pixels that they change.
 
-    An ``output=`` of the user is looked at by itself, which tells even a few pixels.
+    Looked at are networks with an ``output=`` of the user, which is tried by itself: that tells even a few pixels.
 
     A layer that changes the whole image, wherever it is changed itself, is let pass: it has no places.
     """
     _, height, width = generator.check_layer(layer)
     known = generator._known.aligned
-    if generator._trusted or layer in known:
+    if not generator.free_output or layer in known:
         return
-    if generator.free_output and check_output(generator):
+    if check_output(generator):
         known.add(layer)
         return
     for axis, name, cells in ((2, "rows", height), (3, "columns", width)):
@@ -87,7 +87,8 @@ def changed_places(generator: Generator, layer: str, axis: int) -> tuple[np.ndar
 
     The centres of the change are shares of the image, along the axis and across.
     """
-    opened = generator._opened(layer, generator._arguments(generator.latents([0, 1])), whole=True)
+    with borrowed(generator.net):
+        opened = generator._opened(layer, generator._arguments(generator.latents([0, 1])), whole=True)
     r = opened.features
     noise = torch.randn(r.shape, generator=torch.Generator().manual_seed(0)).to(r.device, r.dtype)
     other = r + noise * (r.std((0, 2, 3), keepdim=True) + 1e-6)

@@ -44,7 +44,7 @@ def test_a_folder_a_tensor_and_an_array_are_the_same(G, tmp_path):
     [
         (torch.zeros(4, 3, 32, 64), r"reference images of 32 x 64 pixels, generated images of 64 x 64: resize them"),
         (np.zeros((4, 32, 64, 3), np.uint8), r"of 32 x 64 pixels"),
-        (torch.zeros(4, 1, 64, 64), r"\(4, 1, 64, 64\): expected \(M, 3, Y, X\) in \[-1, 1\]"),
+        (torch.zeros(4, 2, 64, 64), r"\(4, 2, 64, 64\): expected \(M, 3, Y, X\) in \[-1, 1\]"),
         (torch.zeros(0, 3, 64, 64), r"\(0, 3, 64, 64\): expected"),
         (torch.full((4, 3, 64, 64), 255.0), r"values up to 255: expected \[-1, 1\]"),
         (torch.full((4, 3, 64, 64), torch.nan), r"values up to nan: expected \[-1, 1\]"),

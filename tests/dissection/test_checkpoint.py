@@ -16,7 +16,6 @@ from test_dissect import RULES, assert_same
 
 import ganlens as gl
 from ganlens.dissection import checkpoint as checkpointing
-from ganlens.models.alignment import check_alignment
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +44,6 @@ def net():
 @pytest.fixture
 def G(net):
     found = gl.Generator.wrap(net, Z)
-    check_alignment(found, "layer")  # once, before anything is counted
     net.steps = 0
     return found
 

@@ -79,21 +79,21 @@ def test_what_lies_where_it_should_is_not(name):
     assert gl.dissect(wrapped(RIGHT[name]), S, ["maps", "up"], n=4, progress=False)["up"].n == 4
 
 
-class Flipped(nn.Module):
-    def forward(self, x):
-        return x.flip(3)
-
-
-def test_a_network_that_flips_its_image_itself():
-    torch.manual_seed(1)
-    net = nn.Sequential()
-    net.drawing, net.turn = Drawing(), Flipped()
-    with pytest.raises(ValueError, match=r"drawing\.maps of Sequential: its columns"):
-        gl.dissect(gl.Generator.wrap(net, Z), S, "drawing.maps", n=4, progress=False)
-
-
 def test_a_layer_without_places_is_let_pass():
     assert gl.dissect(wrapped(lambda x: x, everywhere=True), S, "maps", n=4, progress=False).n == 4
+
+
+def test_where_the_output_makes_maps_of_a_vector():
+    """Nothing is to be seen of the output alone: each layer is looked at."""
+    torch.manual_seed(1)
+    net = nn.Sequential(Drawing(), nn.Flatten())
+    for flip in (False, True):
+        G = gl.Generator.wrap(net, Z, output=lambda x, flip=flip: x.unflatten(1, (3, 32, 32)).flip([3] * flip))
+        if flip:
+            with pytest.raises(ValueError, match=r"0\.maps of Sequential: its columns"):
+                gl.dissect(G, S, "0.maps", n=4, progress=False)
+        else:
+            assert gl.dissect(G, S, "0.maps", n=4, progress=False).n == 4
 
 
 def test_places_of_a_known_wiring():
