@@ -156,8 +156,8 @@ def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: boo
         words.append(f"{best.way.law} latents")
     if words:
         warnings.warn(
-            f"no batch statistics tell for sure, so it is assumed: {', '.join(words)}. If it is otherwise, build the network "
-            "yourself: Generator.wrap(net, z_dim=…)",
+            f"no batch statistics tell for sure, so it is assumed: {', '.join(words)}. If it is otherwise, build the "
+            "network yourself: Generator.wrap(net, z_dim=…)",
             stacklevel=6,
         )
 
