@@ -120,14 +120,11 @@ def joint_loop(begin, end, r, planes, lows, slopes, marginal, counts, wy, row_st
                         first = planes[n, 0, y]  # most segmenters have one plane: the others may be slower
                         for x in range(column_start[j], column_start[j + 1]):
                             value = left + (right - left) * wx[x]
-                            if value > low:
-                                column = first[np.uint32(x)]
-                                if column < -1:
-                                    continue
+                            if value > low and first[np.uint32(x)] >= -1:
                                 bin_ = np.uint32(min((value - low) * slope, last))
                                 total[bin_] += 1
-                                if column >= 0:
-                                    table[np.uint32(column), bin_] += 1
+                                if first[np.uint32(x)] >= 0:
+                                    table[np.uint32(first[np.uint32(x)]), bin_] += 1
                                 for plane in range(1, planes.shape[1]):
                                     column = planes[n, plane, y, x]
                                     if column >= 0:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import traitlets
 
-from ganlens.arguments import check_integer, check_number, close_match
+from ganlens.arguments import check_integer, check_number
 from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import grid, resize
 from ganlens.models.base import Generator
@@ -22,10 +22,8 @@ from ganlens.widgets.canvas_state import Easel
 from ganlens.widgets.controls import MODES, Controls
 from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.panel import Panel
-from ganlens.widgets.strokes import Copy, History, Stroke, region_of
+from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, region_of
 from ganlens.widgets.worker import Worker
-
-PAINTED = ("remove", "add", "query", "copy")  # what `InterventionCanvas.paint` does
 
 
 class InterventionCanvas(Panel, w.VBox):
@@ -138,17 +136,8 @@ class InterventionCanvas(Panel, w.VBox):
             By default the mode on show.
         region : array-like (H, W), optional
             Weight of each cell, instead of ``cells``.
-
-        Raises
-        ------
-        ValueError
-            No such mode, or cells that the layer has not.
         """
-        mode = self.mode if mode is None else mode
-        if mode not in PAINTED:
-            raise ValueError(
-                close_match("mode", mode, list(PAINTED), "paint()") + "; paste() pastes, undo() takes back"
-            )
+        mode = check_mode(self.mode if mode is None else mode)
         region = region_of(cells, self.shape) if region is None else np.asarray(region, float)
         if mode == "query":
             self.worker.request("query", partial(jobs.query, self, region))

@@ -6,10 +6,12 @@ from numbers import Integral
 
 import numpy as np
 
-from ganlens.arguments import as_list, short_repr
+from ganlens.arguments import as_list, close_match, short_repr
 from ganlens.models.editing import Edit, insert
 
 DEEPEST = 200  # steps that can be undone
+
+PAINTED = ("remove", "add", "query", "copy")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,13 @@ class Copy:
         rows, columns = np.nonzero(self.region)
         middle = [int(rows.mean().round()), int(columns.mean().round())]
         return {"cells": np.flatnonzero(self.region).tolist(), "middle": middle}
+
+
+def check_mode(mode: str) -> str:
+    """A mode that `InterventionCanvas.paint` has; ValueError for any other."""
+    if mode not in PAINTED:
+        raise ValueError(close_match("mode", mode, PAINTED, "paint()") + "; paste() pastes, undo() takes back")
+    return mode
 
 
 def region_of(cells: Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray:
