@@ -191,7 +191,7 @@ def class_accuracy(
     --------
     >>> import ganlens as gl, torch
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    >>> C = gl.Classifier.wrap(net, torch.rand(8, 3, 4, 4), labels=[0, 1] * 4)
+    >>> C = gl.Classifier.wrap(net, 2 * torch.rand(8, 3, 4, 4) - 1, labels=[0, 1] * 4)
     >>> gl.class_accuracy(C, gl.ablate("0", [1]), draws=1, progress=False).random.shape
     (1, 2)
     """

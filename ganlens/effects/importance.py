@@ -123,7 +123,8 @@ def important_units(
     --------
     >>> import ganlens as gl, torch
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    >>> C = gl.Classifier.wrap(net, torch.rand(32, 3, 64, 64), labels=[0, 1] * 16, class_names=["dome", "tower"])
+    >>> x, types = 2 * torch.rand(32, 3, 64, 64) - 1, ["dome", "tower"]
+    >>> C = gl.Classifier.wrap(net, x, labels=[0, 1] * 16, class_names=types)
     >>> D = gl.dissect(C, gl.load_segmenter("scenes"), "0", n=32, progress=False)
     >>> gl.important_units(D, "dome", k=1, progress=False).drops.shape
     (2,)

@@ -227,7 +227,7 @@ class TestShown:
                 assert (row["iou"], row["chance"], row["iqr"]) == pytest.approx(numbers, abs=1e-6)
 
     def test_csv_of_awkward_names(self, tmp_path):
-        S = gl.Segmenter.wrap(lambda x: (x[:, :1] > 0).int(), ['a "b", c\nd', "é"])
+        S = gl.Segmenter.wrap(lambda x: (x[:, :1] > 0).int(), ['a "b", c; d', "é"])
         D = gl.dissect(gl.Generator.wrap(Discs(), Z), S, "layer", n=8, progress=False)
         D.to_csv(tmp_path / "table.csv")
         with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:

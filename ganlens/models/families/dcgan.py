@@ -124,7 +124,8 @@ def chosen(search: Search) -> Path:
     best, way = paths[0], paths[0].way
     alike = [path for path in paths if path.against(scale) <= best.against(scale) + MARGIN]
     check_maps(FAMILY, sizes(way.convs, start, way.steps))
-    if best.error > FITS or best.times > (TIMES if search.is_usual(best) else FEW_TIMES):
+    usual = search.is_usual(way) or not search.informed(0)
+    if best.error > FITS or best.times > (TIMES if usual and best.size in USUAL_SIZES else FEW_TIMES):
         raise unsure(start, f"the batch statistics do not come true in the nearest network (error {best.error:.2f})")
     first = int(start.size == 1)  # a latent of one cell becomes a map
     plain = any(not any(conv.transposed for conv in path.way.convs[first:]) for path in alike)
@@ -132,11 +133,10 @@ def chosen(search: Search) -> Path:
         raise unsure(start, "there are no batch statistics to tell")
     others = alike[1:]
     larger = [path.size for path in others if path.size in USUAL_SIZES and path.size > best.size]
-    usual = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
-    if (plain and larger and best.size not in USUAL_SIZES) or (best.size < LEAST_SIDE and not usual):
+    even = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
+    if (plain and larger and best.size not in USUAL_SIZES) or (best.size < LEAST_SIDE and not even):
         raise unsure(start, f"its image would be {best.size} x {best.size}")
-    odd = search.informed(0) and not search.is_usual(best)
-    warn_of(best, others, [conv.name for conv in search.guessed(best.way)], odd)
+    warn_of(best, others, [conv.name for conv in search.guessed(way)], not usual)
     return best
 
 

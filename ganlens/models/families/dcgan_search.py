@@ -184,11 +184,11 @@ class Search:
         """The images of one part of the sample."""
         return range(self.count * part, self.count * (part + 1))
 
-    def is_usual(self, path: Path) -> bool:
-        """Whether its layers are run as layers are as a rule, and its images have a usual size."""
-        side, odd = self.start.size, path.size not in USUAL_SIZES
-        for conv, step in zip(path.way.convs, path.way.steps, strict=True):
-            odd |= step not in usual_steps(conv, side, path.way.grows)
+    def is_usual(self, way: Way) -> bool:
+        """Whether the layers are run as layers are as a rule."""
+        side, odd = self.start.size, False
+        for conv, step in zip(way.convs, way.steps, strict=True):
+            odd |= step not in usual_steps(conv, side, way.grows)
             side = conv.reached(side, step)
         return not odd
 
