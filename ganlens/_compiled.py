@@ -80,6 +80,16 @@ def count_levels(features: torch.Tensor, scale, counts: torch.Tensor, below: tor
     return torch.from_numpy(sums), torch.from_numpy(lowest), torch.from_numpy(highest)
 
 
+def add_up(counts: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
+    """Sums (U, K, M) of counts (U, K, B) from each of M bins (U, M) to the end."""
+    table, order = counts.contiguous().numpy(), bins.argsort(1).numpy()
+    if not 0 <= int(bins.min()) <= int(bins.max()) < table.shape[2] or len(bins) != len(table):
+        raise ValueError(f"bins {int(bins.min())} … {int(bins.max())} of {len(bins)} units in counts {table.shape}")
+    sums = np.empty((*table.shape[:2], bins.shape[1]), np.int64)
+    share_out(sums_loop, len(table), table, bins.contiguous().numpy(), order, sums)
+    return torch.from_numpy(sums)
+
+
 def check_tables(r: np.ndarray, scale, *tables: torch.Tensor) -> None:
     """ValueError unless scale and tables (U, B) are for the units of features; the loops look up without checking."""
     shapes = [tuple(scale.low.shape), tuple(scale.slope.shape), *(tuple(table.shape) for table in tables)]
@@ -147,3 +157,15 @@ def levels_loop(begin, end, r, lows, slopes, counts, below, sums, lowest, highes
                 else:
                     below[u] += 1
             sums[n, u], lowest[u], highest[u] = total, smallest, largest
+
+
+@compiled
+def sums_loop(begin, last, counts, bins, order, sums):
+    """Add up from the highest bin down, so that each count is read once."""
+    for u in range(begin, last):
+        for k in range(counts.shape[1]):
+            total, end = 0, counts.shape[2]
+            for m in order[u][::-1]:
+                for b in range(bins[u, m], end):
+                    total += counts[u, k, b]
+                sums[u, k, m], end = total, bins[u, m]

@@ -209,12 +209,7 @@ class JointCounts(Statistic):
 
     def above(self, bins: torch.Tensor, units: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels of some units in given bins (U, M) or above: (U, M) anywhere, (U, K, M) in each column."""
-        tables, marginal = self.counts[units], from_above(self.marginal[units]).gather(1, bins)
-        if bins.shape[1] == 1:  # a sum is much cheaper than all sums
-            columns = [counts[:, b:].sum(1, keepdim=True) for counts, b in zip(tables, bins[:, 0], strict=True)]
-        else:
-            columns = [sums_from(counts, some) for counts, some in zip(tables, bins, strict=True)]
-        return marginal, torch.stack(columns)
+        return from_above(self.marginal[units]).gather(1, bins), sums_from(self.counts[units], bins)
 
 
 def narrowed(counts: torch.Tensor) -> torch.Tensor:
@@ -228,12 +223,13 @@ def from_above(counts: torch.Tensor) -> torch.Tensor:
 
 
 def sums_from(counts: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
-    """Sums (K, M) of counts (K, B) from each of M bins to the end."""
-    if counts.device.type != "cpu":
-        return from_above(counts)[:, bins]
-    edges, place = np.unique(bins.numpy(), return_inverse=True)
-    between = np.add.reduceat(counts.numpy(), edges, 1)  # much less to add up than all bins
-    return torch.from_numpy(between[:, ::-1].cumsum(1, dtype=np.int64)[:, len(edges) - 1 - place])
+    """Sums (U, K, M) of counts (U, K, B) from each of M bins (U, M) to the end."""
+    if counts.device.type == "cpu":
+        from ganlens._compiled import add_up
+
+        return add_up(counts, bins)
+    tables = [from_above(table)[:, some] for table, some in zip(counts, bins, strict=True)]
+    return torch.stack(tables)
 
 
 def count_each(bins: torch.Tensor, counts: torch.Tensor) -> None:

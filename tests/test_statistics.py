@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ganlens.dissection.layer_statistics import middle_nearest
 from ganlens.statistics import Areas, JointCounts, Levels, Scale, TopImages, as_ordered_integer, from_ordered_integer
 
 SIZES = {  # of the layer, of the grid
@@ -181,6 +182,21 @@ class TestJointCounts:
         a.update(features, labels)
         b.update(features.to(memory_format=layout)[:], labels)
         assert torch.equal(a.counts, b.counts)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_middle_of_the_bins_whose_counts_are_nearest(seed):
+    """Against all distances of all bins, with gaps, empty tails, and counts between two that are as near."""
+    g = np.random.default_rng(seed)
+    bins = int(g.integers(1, 40))
+    counts = g.integers(0, 4, (7, bins)) * (g.random((7, bins)) < 0.4)
+    every = counts[:, ::-1].cumsum(1)[:, ::-1]
+    wanted = g.integers(0, 2 * every.max() + 4, 9) / 2
+    found = middle_nearest(torch.from_numpy(every.copy()), wanted)
+    for row, of_unit in zip(every, found.tolist(), strict=True):
+        for w, bin_ in zip(wanted, of_unit, strict=True):
+            near = np.flatnonzero(np.abs(row - w) == np.abs(row - w).min())
+            assert bin_ == (near[0] if row[near[0]] == 0 else (near[0] + near[-1]) // 2)
 
 
 class TestLevels:

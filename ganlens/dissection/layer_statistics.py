@@ -231,7 +231,7 @@ class Tally:
         even, odd = self.full
         every = from_above(even.marginal)
         wanted = CANDIDATES * areas[0].counted
-        bins = torch.stack([middle_nearest(every, w) for w in wanted], 1)  # (U, M)
+        bins = middle_nearest(every, wanted)  # (U, M)
         levels = to_numpy(even.scale.edge(bins))
         area, scope = (part(areas[0]) for part in (self.columns.area, self.columns.scope))
         parts = []
@@ -270,12 +270,18 @@ def by_parity(seeds: Sequence[int], device: torch.device) -> list[torch.Tensor]:
     return [torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True) for rows in places]
 
 
-def middle_nearest(every: torch.Tensor, wanted: float) -> torch.Tensor:
-    """Bin (U,) whose count of ``every`` (U, B) is nearest to ``wanted``: the middle one where gaps make many equal."""
-    distance = (every - wanted).abs()
-    first, last = distance.argmin(1), distance.shape[1] - 1 - distance.flip(1).argmin(1)
-    empty = every.gather(1, first[:, None])[:, 0] == 0
-    return torch.where(empty, first, (first + last) // 2)
+def middle_nearest(every: torch.Tensor, wanted: np.ndarray) -> torch.Tensor:
+    """Bins (U, M) whose falling counts ``every`` (U, B) are nearest to each of M numbers: the middle one of equals."""
+    rising = every.flip(1).double()
+    sought = torch.as_tensor(wanted, device=every.device).expand(len(every), -1).contiguous()
+    place, last = torch.searchsorted(rising, sought), every.shape[1] - 1
+    lower, upper = (rising.gather(1, p.clamp(0, last)) for p in (place - 1, place))
+    below, above = (sought - lower).abs(), (upper - sought).abs()
+    least = torch.where(below <= above, lower, upper)  # the least and the largest of the counts that are nearest
+    largest = torch.where(above <= below, upper, lower)
+    first = last + 1 - torch.searchsorted(rising, largest, right=True)
+    middle = (first + last - torch.searchsorted(rising, least)) // 2
+    return torch.where(largest == 0, first, middle)
 
 
 def merit_of(rule: str, on, overlap, area, scope, levels) -> tuple[np.ndarray, np.ndarray]:

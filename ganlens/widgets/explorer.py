@@ -60,8 +60,8 @@ class Explorer(Panel, w.VBox):
                     traitlets.link((self, trait), (part, trait))
         self.heatmap.layers = (self.layer,)  # the gallery chooses for all
         self.canvas.controls.layer.layout.display = "none"
-        self.gallery.layout = w.Layout(flex="3 1 460px", min_width="0")
-        self.heatmap.layout = w.Layout(flex="2 1 340px", min_width="0")
+        for part, flex in ((self.gallery, "3 1 460px"), (self.heatmap, "2 1 340px")):
+            part.layout.flex, part.layout.min_width = flex, "0"
         top = w.HBox([self.gallery, self.heatmap], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
         self.children = [top, self.canvas]
 

@@ -5,6 +5,8 @@ import threading
 import types
 
 import pytest
+import traitlets
+from ipywidgets.widgets import widget as widgets
 
 import ganlens as gl
 from ganlens.widgets import panel
@@ -93,6 +95,22 @@ class TestEveryWidget:
         assert data["text/plain"] == f"<{name} layer4 of scenes>"
         assert metadata == {}
         assert "before" in widget.failure
+
+    def test_closing_leaves_nothing_in_the_kernel(self, name, D):
+        before = set(widgets._instances)
+        for wait in (False, True):
+            widget = getattr(gl, name)(D)
+            assert widget.wait() or not wait
+            widget.close()
+        assert widget.worker.wait(30) if hasattr(widget, "worker") else True
+        assert set(widgets._instances) <= before
+
+    def test_names_of_any_length_are_refused_in_few_words(self, name, D):
+        widget = getattr(gl, name)(D)
+        with pytest.raises(traitlets.TraitError, match="no concept 'xxx") as refused:
+            widget.concept = "x" * 10**6
+        assert len(str(refused.value)) < 1000
+        widget.close()
 
     def test_unknown_keyword(self, name, D):
         with pytest.raises(TypeError, match="colour"):
