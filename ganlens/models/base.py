@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ganlens.arguments import check_integer, close_match
+from ganlens.arguments import check_integer, close_match, short_repr
 from ganlens.borrowed import as_arguments
 from ganlens.models.editing import Edit
 from ganlens.models.latents import (
@@ -253,6 +253,8 @@ class Generator(ImageNetwork):
         The class of a latent follows from its bits, so an image is its seed here too, and all classes are equally
         frequent.
         """
+        if not isinstance(z, torch.Tensor):
+            raise ValueError(f"z={short_repr(z)}: expected latents (N, {self.z_dim}), such as G.latents([0, 1])")
         if self.classes is None:
             return None
         if self._settings["label"] is not None:

@@ -60,6 +60,7 @@ def wrapped(
     with borrowed(net), torch.no_grad():
         found = call_of(net, z[0], name, classes, inputs)
         again = call(net, found.arguments(z[1]))
+        check_last_class(net, found, z[0], name)
         finished, said = finish_of(found, again, output, name)
         about = [f"{name}, a network of your own:", f"  called with {found.said}", *said]
         about += check_seeds(net, found, again, finished, z, name)
@@ -122,6 +123,19 @@ class Call:
     def arguments(self, z: torch.Tensor) -> tuple | dict:
         labels = None if self.classes is None else torch.arange(len(z), device=z.device) % self.classes
         return as_arguments(self.inputs(z.clone(), labels))
+
+
+def check_last_class(net: nn.Module, found: Call, z: torch.Tensor, name: str) -> None:
+    """ValueError where the network does not know the last of its classes."""
+    if found.classes:
+        labels = torch.full((len(z),), found.classes - 1, device=z.device)
+        try:
+            call(net, as_arguments(found.inputs(z.clone(), labels)))
+        except IndexError:
+            raise ValueError(
+                f"classes={found.classes}: {name} knows no class {found.classes - 1}; classes count from 0, to how many "
+                "there are minus one"
+            ) from None
 
 
 def plain(z: torch.Tensor, labels=None) -> torch.Tensor:

@@ -184,6 +184,13 @@ class TestPlantedTruth:
             assert torch.equal(of.generate(range(8)), found)
         assert G.labels(G.latents(range(400))).bincount().min() > 100
 
+    def test_more_classes_than_there_are(self):
+        with pytest.raises(ValueError, match="classes=4: Conditional knows no class 3"):
+            gl.Generator.wrap(Conditional(), Z, classes=4)
+        G = gl.Generator.wrap(Conditional(), Z, classes=3)
+        with pytest.raises(ValueError, match=r"z=range\(0, 3\): expected latents"):
+            G.labels(range(3))
+
 
 class TestSettings:
     @pytest.fixture
