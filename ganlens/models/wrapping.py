@@ -133,8 +133,7 @@ def check_last_class(net: nn.Module, found: Call, z: torch.Tensor, name: str) ->
             call(net, as_arguments(found.inputs(z.clone(), labels)))
         except IndexError:
             raise ValueError(
-                f"classes={found.classes}: {name} knows no class {found.classes - 1}; classes count from 0, to how many "
-                "there are minus one"
+                f"classes={found.classes}: {name} knows no class {found.classes - 1} (classes count from 0)"
             ) from None
 
 
