@@ -5,7 +5,6 @@ it returns is the exit status (nothing is 0). Results go to stdout through `emit
 `note` and `tell`. Heavy imports stand inside the commands, so that ``ganlens --help`` answers at once.
 """
 
-import argparse
 import json
 import signal
 import sys
@@ -13,11 +12,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ganlens.command_parser import PICTURES, argument, build_parser, command, page_file, picture_file, whole
+import ganlens.cli_pictures  # noqa: F401  its commands are among those of the parser
+from ganlens.command_parser import (
+    FORCE,
+    PICTURES,
+    QUIET,
+    argument,
+    build_parser,
+    command,
+    page_file,
+    picture_file,
+    whole,
+)
 from ganlens.files import check_targets, write_atomically
 from ganlens.progress import interrupt_between_steps
 from ganlens.tables import text_table, write_csv
-from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, run_command, tell, usage
+from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, note, run_command, tell, usage
 
 MEASURES = ("dissection", "large", "causal", "networks", "shards", "memory")  # of `ganlens.benchmark`
 
@@ -37,8 +47,6 @@ HOW_CHECKPOINT = (
 )
 SEVERAL = "; of several layers, each into a file of its own"
 JSON = argument("--json", action="store_true", help="print JSON instead of text")
-FORCE = argument("--force", action="store_true", help="replace files that exist; without it they are left alone")
-QUIET = argument("--quiet", action="store_true", help="no progress and no notes, only the result and errors")
 
 
 # ---- commands
@@ -325,12 +333,6 @@ def bench(args) -> None:
 
 
 # ---- running
-
-
-def note(args: argparse.Namespace, text: str) -> None:
-    """Tell what is good to know, unless --quiet."""
-    if not args.quiet:
-        tell(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,9 @@
 """The commands of `ganlens` by name, the types of their arguments, and the parser that is made of them."""
 
 import argparse
+import difflib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -71,12 +73,25 @@ def page_file(text: str) -> Path:
     return Path(text)
 
 
+FORCE = argument("--force", action="store_true", help="replace files that exist; without it they are left alone")
+QUIET = argument("--quiet", action="store_true", help="no progress and no notes, only the result and errors")
 DEBUG = argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests what may have been meant in place of a word that it does not know."""
+
+    def error(self, message: str):
+        unknown = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if unknown:
+            near = difflib.get_close_matches(unknown[1], re.findall(r"[\w-]+", unknown[2]), n=1, cutoff=0.5)
+            message += f"; did you mean {near[0]!r}?" if near else ""
+        super().error(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ganlens",
         description="See what the units of an image generator draw. `ganlens COMMAND --help` says more.",
         **presentation(["ganlens dissect layer4 -o layer4.npz", "ganlens show layer4.npz --concept tree"]),

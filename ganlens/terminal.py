@@ -57,6 +57,12 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def note(args: argparse.Namespace, text: str) -> None:
+    """Tell what is good to know, unless --quiet."""
+    if not args.quiet:
+        tell(text)
+
+
 def one_line(error: Exception) -> str:
     """What an error says; of those that nobody expects, also their kind."""
     if isinstance(error, OSError) and error.strerror:

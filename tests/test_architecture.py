@@ -25,7 +25,7 @@ comparisons
 effects
 plots
 widgets embedded pages
-benchmark
+benchmark cli_pictures
 cli
 __init__ __main__
 """

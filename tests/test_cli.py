@@ -24,6 +24,7 @@ import ganlens as gl
 from ganlens import Dissection, Generator, Segmenter, __version__, benchmark, cli, command_parser
 from ganlens.dissection import dissect as matching
 from ganlens.files import with_header
+from ganlens.images import grid
 from ganlens.models import list_models, load_generator
 from ganlens.segmenters import list_segmenters, load_segmenter
 
@@ -521,6 +522,44 @@ class TestReport:
         assert "no images" in err
 
 
+class TestGenerate:
+    def test_a_sheet_of_seeds(self, ganlens, tmp_path):
+        status, out, err = ganlens("generate", "3", "0-9", "-o", tmp_path / "a.png")
+        assert (status, out) == (0, "")
+        assert f"saved 10 images in {tmp_path / 'a.png'}" in err
+        found = np.asarray(Image.open(tmp_path / "a.png"))
+        expected = np.stack([gl.replay(gl.Recipe.of(load_generator(), seed)) for seed in (3, 0, 1, 2, *range(4, 10))])
+        assert np.array_equal(found, grid(expected, 8, 2))
+
+    def test_edits_by_words_and_by_a_recipe_are_what_the_recipe_shows(self, ganlens, tmp_path):
+        G = load_generator()
+        edits = [gl.ablate("layer4", [3, 17, 40, 41]), gl.insert("layer5", [2], "q0.9"), gl.insert("layer5", [3], 1.5)]
+        gl.Recipe.of(G, 5, edits).save(tmp_path / "r.json")
+        words = [word for text in ("layer4:3,17,40-41", "layer5:2=q0.9", "layer5:3=1.5") for word in ("--edit", text)]
+        assert ganlens("generate", 5, "-o", tmp_path / "a.png", *words)[0] == 0
+        assert ganlens("generate", 5, "-o", tmp_path / "b.png", "--edit", tmp_path / "r.json")[0] == 0
+        assert ganlens("replay", tmp_path / "r.json", "-o", tmp_path / "c.png")[0] == 0
+        expected = gl.replay(tmp_path / "r.json")
+        for name in ("a.png", "b.png", "c.png"):
+            assert np.array_equal(np.asarray(Image.open(tmp_path / name)), expected)
+        assert not np.array_equal(expected, gl.replay(gl.Recipe.of(G, 5)))
+
+    def test_files_that_exist_are_left_alone(self, ganlens, tmp_path):
+        gl.Recipe.of(load_generator(), 5).save(tmp_path / "r.json")
+        (tmp_path / "a.png").write_bytes(b"mine")
+        for words in (["generate", 0], ["replay", tmp_path / "r.json"]):
+            status, _, err = ganlens(*words, "-o", tmp_path / "a.png")
+            assert (status, "--force" in err) == (1, True)
+        assert (tmp_path / "a.png").read_bytes() == b"mine"
+
+    def test_a_recipe_of_a_generator_without_a_name(self, ganlens, tmp_path):
+        net = nn.Sequential(nn.Linear(4, 48), nn.Unflatten(1, (3, 4, 4)), nn.Tanh())
+        gl.Recipe.of(Generator.wrap(net, 4, "mine"), 5).save(tmp_path / "r.json")
+        status, _, err = ganlens("replay", tmp_path / "r.json", "-o", tmp_path / "a.png")
+        assert status == 2
+        assert "mine is not known by name" in err
+
+
 class TestBench:
     ROW: ClassVar = {"case": "layer4", "ms_per_image": 1.25, "ratio": 1.5}
 
@@ -565,6 +604,18 @@ class TestWrongUsage:
             ("report FILE a.html --generator scens", "did you mean 'scenes'"),
             ("show FILE --js", "unrecognized"),
             ("dance", "invalid choice"),
+            ("shwo", "did you mean 'show'"),
+            ("dissect layer4 --rule iq", "did you mean 'iqr'"),
+            ("layers nosuchmodel", "`ganlens models`"),
+            ("generate x -o a.png", "such as 0-7"),
+            ("generate 0-2000 -o a.png", "at most 1024"),
+            ("generate 0 -o a.gif", ".png"),
+            ("generate 0 -o a.png --edit layer44:1", "did you mean 'layer4'"),
+            ("generate 0 -o a.png --edit layer4", "such as layer4:3,17"),
+            ("generate 0 -o a.png --edit layer4:999", "units 0 … 191"),
+            ("generate 0 -o a.png --edit layer4:1=often", "often"),
+            ("generate 0 -o a.png --generator scens", "did you mean 'scenes'"),
+            ("replay FILE -o a.png", "not a recipe"),
         ],
     )
     def test_ends_with_2_and_a_hint(self, argv, hint, ganlens, file, no_work):

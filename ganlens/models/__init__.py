@@ -96,7 +96,9 @@ def load_generator(
         raise IsADirectoryError(f"{path} is a folder; give the file of a generator{hint}")
     if isinstance(name, Path) or path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no file {path}")
-    raise ValueError(close_match("generator", str(name), list(MODELS), "ganlens") + "; list_models() says more")
+    raise ValueError(
+        close_match("generator", str(name), list(MODELS), "ganlens") + "; list_models(), or `ganlens models`, says more"
+    )
 
 
 SUFFIXES = {".pth", ".pt", ".pkl", ".bin", ".ckpt", ".safetensors"}
