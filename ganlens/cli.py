@@ -8,6 +8,7 @@ it returns is the exit status (nothing is 0). Results go to stdout through `emit
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from ganlens.command_parser import (
     whole,
 )
 from ganlens.files import check_targets, write_atomically
-from ganlens.progress import interrupt_between_steps
+from ganlens.progress import IncompleteWarning, interrupt_between_steps
 from ganlens.tables import text_table, write_csv
 from ganlens.terminal import INTERRUPTED, USAGE, emit, emit_json, flush, note, run_command, tell, usage
 
@@ -337,6 +338,7 @@ def bench(args) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; `argparse` itself exits after --help and on wrong arguments."""
+    warnings.simplefilter("ignore", IncompleteWarning)  # the commands say so themselves
     try:
         parser = build_parser()
         args = parser.parse_args(argv)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,10 @@ def progress_bar(
         yield lambda images: None
 
 
+class IncompleteWarning(UserWarning):
+    """Somebody has interrupted, and gets what was done until then."""
+
+
 @contextmanager
 def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
     """Hold Ctrl-C back until the step is done; a second one interrupts at once. Only the main thread gets signals."""
@@ -59,12 +64,14 @@ class Steps:
 
     def __init__(self, done: Callable[[int], None], interrupted: Callable[[], bool]):
         self.done, self.interrupted, self.stopped = done, interrupted, False
+        self.count = 0  # images that are done
 
     def go_on(self, images: int = 0) -> bool:
         """Count images as done; False if nothing more is to be done.
 
         A KeyboardInterrupt that the bar or the user's function raises stops like one from the keyboard.
         """
+        self.count += images
         try:
             if images:
                 self.done(images)
@@ -76,6 +83,10 @@ class Steps:
 
 @contextmanager
 def steps(progress: bool | Callable[[int, int], None], total: int, name: str) -> Iterator[Steps]:
-    """A bar that is told of each step's images, and that knows of interrupts."""
+    """A bar that is told of each step's images, and knows of interrupts; a warning where one left something undone."""
     with progress_bar(progress, total, name) as done, interrupt_between_steps() as interrupted:
-        yield Steps(done, interrupted)
+        step = Steps(done, interrupted)
+        yield step
+    if step.stopped and step.count < total:
+        words = f"interrupted after {step.count:,} of {total:,} images ({name}): what is returned is a part of it"
+        warnings.warn(words, IncompleteWarning, stacklevel=4)

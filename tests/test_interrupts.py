@@ -16,6 +16,7 @@ from ganlens.effects.optimization import optimize_units
 from ganlens.effects.rankings import compare_rankings, unit_gradients
 from ganlens.effects.single_units import unit_effects
 from ganlens.models.base import Generator
+from ganlens.progress import IncompleteWarning
 from ganlens.segmenters.base import Segmenter
 
 
@@ -91,7 +92,9 @@ def test_images_that_were_done_are_kept(D, name, untouched):
     function, n, call, done = CASES[name]
     untouched(D.generator.net)
     D.bells[1].set(call, presses=1)
-    part, whole = function(D, n), function(D, done)
+    with pytest.warns(IncompleteWarning, match="interrupted after"):
+        part = function(D, n)
+    whole = function(D, done)
     assert (part.n, part.complete, whole.complete) == (done, False, True)
     for field in dataclasses.fields(part):
         if field.name != "complete":
@@ -101,7 +104,8 @@ def test_images_that_were_done_are_kept(D, name, untouched):
 def test_units_that_were_done_are_kept(D, untouched):
     untouched(D.generator.net)
     D.bells[1].set(4, presses=1)
-    part = unit_effects(D, n=32, progress=False)
+    with pytest.warns(IncompleteWarning, match=r"interrupted after 128 of 288 images \(edit\)"):
+        part = unit_effects(D, n=32, progress=False)
     assert np.isnan(part).all(1).tolist() == [False] * 3 + [True] * 5
     assert (part[:3] == D.effects[:3]).all()
 
@@ -109,7 +113,9 @@ def test_units_that_were_done_are_kept(D, untouched):
 def test_gradients_of_the_images_seen_are_kept(D, untouched):
     untouched(D.generator.net)
     D.bells[1].set(2, presses=1)
-    np.testing.assert_array_equal(unit_gradients(D, n=64, progress=False), unit_gradients(D, n=32, progress=False))
+    with pytest.warns(IncompleteWarning, match="interrupted after 32 of 64 images"):
+        part = unit_gradients(D, n=64, progress=False)
+    np.testing.assert_array_equal(part, unit_gradients(D, n=32, progress=False))
 
 
 def test_the_best_strengths_so_far_are_kept(D, untouched):

@@ -19,7 +19,7 @@ from ganlens.models.alignment import check_alignment
 from ganlens.models.base import Generator
 from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
 from ganlens.models.network import ImageNetwork
-from ganlens.progress import interrupt_between_steps, progress_bar
+from ganlens.progress import IncompleteWarning, interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
 from ganlens.shards import check_executor
 
@@ -178,6 +178,9 @@ def dissect(
     pass_ = Pass(generator, segmenter, question, batch)
     with open_checkpoint(checkpoint, cache, generator, segmenter, question) as file:
         complete = look_at_sample(pass_, file, executor, shards, progress)
+    if not complete:
+        words = f"interrupted after {pass_.seen:,} of {n:,} images: the dissection is a part of what was asked for"
+        warnings.warn(words, IncompleteWarning, stacklevel=2)
     warn_of_broken(pass_)
     origin = origin_of(pass_)
     by_layer: dict[str, Any] = {

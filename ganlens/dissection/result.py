@@ -1,6 +1,7 @@
 """What a dissection found: a value that can be asked, saved, loaded and exported."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
@@ -156,6 +157,11 @@ class Dissection(Tabular):
     def interpretable(self) -> list[int]:
         """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr)."""
         return [label.unit for label in self.labels if label.interpretable]
+
+    @property
+    def unit_counts(self) -> Counter[Concept]:
+        """How many units draw each concept: those of `interpretable` that are labelled with it."""
+        return Counter(label.concept for label in self.labels if label.interpretable)
 
     @property
     def dead(self) -> list[int]:

@@ -30,8 +30,8 @@ def unit_effects(
     """Share of each concept's pixels (U, C) that each unit removes when it alone is switched off.
 
     The dissection keeps what ``D.effects = gl.unit_effects(D)`` gives it: ``D.units(concept, by="effect")`` then ranks
-    units by what they cause. An interrupt returns what was measured so far, with nan in the rows of all other units;
-    ``D.effects = gl.unit_effects(D, known=D.effects)`` goes on from there.
+    units by what they cause. An interrupt returns what was measured so far, with nan in the rows of all other units and
+    a warning; rankings refuse such rows. ``D.effects = gl.unit_effects(D, known=D.effects)`` goes on from there.
 
     Parameters
     ----------

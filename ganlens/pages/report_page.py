@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,7 @@ def summary(D: Dissection) -> Markup:
         (s["distinct"], f"distinct concepts, of {len(D.concepts):,} looked for"),
         (D.n, "images looked at" + ("" if D.complete else " (incomplete)")),
     ]
-    found = Counter(label.concept for label in D.labels if label.interpretable)
+    found = D.unit_counts
     rows = []
     for category in dict.fromkeys(concept.category for concept in D.concepts):
         inside = [count for concept, count in found.items() if concept.category == category]
@@ -180,7 +179,7 @@ def summary(D: Dissection) -> Markup:
 
 def concepts_table(D: Dissection) -> Markup:
     """Every concept that was looked for."""
-    found = Counter(label.concept for label in D.labels if label.interpretable)
+    found = D.unit_counts
     shares = D.area / np.maximum(D.scope, 1)
     order = sorted(range(len(D.concepts)), key=lambda i: (-found[D.concepts[i]], -D.iou[:, i].max()))
     rows = []
@@ -205,7 +204,7 @@ def causes(D: Dissection, number: int, level: int) -> list[Markup]:
     if D.effects is None:
         return []
     D.check_effects()
-    found = Counter(label.concept for label in D.labels if label.interpretable)
+    found = D.unit_counts
     known = [c for i, c in enumerate(D.concepts) if np.isfinite(D.effects[:, i]).all() and D.iou[:, i].any()]
     known.sort(key=lambda concept: -found[concept])
     rows, drawn = [], []

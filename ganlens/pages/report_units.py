@@ -97,9 +97,9 @@ def picture(label: UnitLabel, seed: int, address: str) -> Markup:
 
 def tools(D: Dissection) -> Markup:
     """What filters the rows."""
-    labels = Counter(label.concept for label in D.labels)
-    ordered = sorted(labels, key=lambda concept: (-labels[concept], concept))
-    concepts = {f"{c.name}:{c.category}": f"{c.name} ({labels[c]})" for c in ordered}
+    labels, counts = Counter(label.concept for label in D.labels), D.unit_counts
+    ordered = sorted(labels, key=lambda concept: (-counts[concept], -labels[concept], concept))
+    concepts = {f"{c.name}:{c.category}": f"{c.name} {of_all(counts[c], labels[c])}" for c in ordered}
     categories = {category: category for category in dict.fromkeys(concept.category for concept in D.concepts)}
     flags = {flag: flag for flag, units in D.flags.items() if units}
     step = {"type": "number", "min": "0", "max": "1", "step": "0.01", "placeholder": "0.00", "inputmode": "decimal"}
@@ -113,6 +113,11 @@ def tools(D: Dissection) -> Markup:
         h("button", "Reset", type="reset"),
     ]
     return h("form", *fields, class_="tools", hidden=True, role="search", aria_label="Filter the units")
+
+
+def of_all(count: int, every: int) -> str:
+    """How many units draw a concept, and of how many it is the nearest one, where that is more."""
+    return f"({count})" if count == every else f"({count} of {every})"
 
 
 def choice(name: str, field: str, options: Mapping[str, str]) -> Markup:

@@ -42,7 +42,7 @@ def concept_bars(D: Dissection, limit: int = MOST_CONCEPTS, ax: Axes | None = No
     Axes
     """
     check_at_least_one(limit=limit)
-    counts, colors = units_by_concept(D), category_colors(D.concepts)
+    counts, colors = D.unit_counts, category_colors(D.concepts)
     categories = list(colors)
     shown = sorted(dict(counts.most_common(limit)), key=lambda c: (categories.index(c.category), -counts[c], c))
     names, places = short_names(shown), places_by_category(shown)
@@ -75,7 +75,7 @@ def layers_bars(dissections: Mapping[str, Dissection]) -> np.ndarray:
     if not dissections:
         raise ValueError("no dissections: expected at least one")
     names = [f"{name}\n{len(D.labels)} units" for name, D in dissections.items()]
-    units = [units_by_concept(D) for D in dissections.values()]
+    units = [D.unit_counts for D in dissections.values()]
     distinct = [Counter(dict.fromkeys(count, 1)) for count in units]
     colors = category_colors(c for D in dissections.values() for c in D.concepts)
     size = (np.clip(1.6 * len(names), 7, WIDTH), 3.2)
@@ -168,11 +168,6 @@ def effect_bars(effect: Effect, limit: int = 20, ax: Axes | None = None) -> Axes
 
 
 # ---- what is in them
-
-
-def units_by_concept(D: Dissection) -> Counter:
-    """How many interpretable units each concept has."""
-    return Counter(label.concept for label in D.labels if label.interpretable)
 
 
 def category_colors(concepts: Iterable[Concept]) -> dict[str, str]:

@@ -175,6 +175,7 @@ class Heatmap {
     this.grouped = this.groups.length > 0 && this.height < LINE;
     const labels = this.grouped ? this.groups.map((group) => this.groupName(group)) : [String(Math.max(...units))];
     this.corner.textContent = this.grouped ? "concept (units)" : "unit";
+    this.corner.title = this.grouped ? "units that draw the concept, of those that are nearest to it" : "";
     const room = clamp(this.figure.clientWidth / 4, 60, 150);
     this.side.style.width = `${Math.min(longest([...labels, this.corner.textContent]), room) + 14}px`;
 
@@ -192,7 +193,9 @@ class Heatmap {
   }
 
   groupName({ value, start, end }) {
-    return `${this.table.names[value]} (${end - start})`;
+    const drawing = this.shown.units.slice(start, end).filter((unit) => this.table.interpretable[unit]).length;
+    const count = drawing === end - start ? drawing : `${drawing} of ${end - start}`;
+    return `${this.table.names[value]} (${count})`;
   }
 
   resize() {

@@ -146,7 +146,8 @@ class IoUHeatmap(View):
             frame(heat, concepts.index(column) * width, width, 1)
         rows = {(i + 0.5) * height / share: str(unit) for i, unit in enumerate(units)}
         if self.order == "concept" and height / share < LINE:
-            rows = {y * height / share: text for y, text in group_names([names[c] for c in best]).items()}
+            drawing = [self.D.labels[unit].interpretable for unit in units]
+            rows = {y * height / share: text for y, text in group_names([names[c] for c in best], drawing).items()}
         columns = {(i + 0.5) * width: names[c] for i, c in enumerate(concepts)}
         return draw(heat, rows, columns, title, peak)
 
@@ -251,12 +252,13 @@ def frame(heat: np.ndarray, start: int, size: int, axis: int) -> None:
     lines[[max(start - 1, 0), min(start + size, len(lines) - 1)]] = 255
 
 
-def group_names(names: list[str]) -> dict[float, str]:
-    """Runs of equal names: where their middles are, and how long they are."""
+def group_names(names: list[str], drawing: list[bool]) -> dict[float, str]:
+    """Runs of equal names: where their middles are, and how many of their units draw the concept."""
     middles, start = {}, 0
     for name, run in groupby(names):
         count = len(list(run))
-        middles[start + count / 2] = f"{name} ({count})"
+        draw = sum(drawing[start : start + count])
+        middles[start + count / 2] = f"{name} ({draw})" if draw == count else f"{name} ({draw} of {count})"
         start += count
     return middles
 
