@@ -26,7 +26,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_bar(output.get("data", {}))]
+            cell.outputs = [output for output in cell.outputs if not is_live(output.get("data", {}))]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET, None)
                 shrink(output.get("data", {}))
@@ -34,9 +34,9 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def is_bar(data: dict) -> bool:
-    """A widget that leaves no picture."""
-    return WIDGET in data and not {"image/png", "image/jpeg"} & data.keys()
+def is_live(data: dict) -> bool:
+    """A widget, whose picture is an output of its own, a bar, or what is said of a widget that is gone."""
+    return WIDGET in data or "ganlens-saved" in "".join(data.get("text/html", ""))
 
 
 def shrink(data: dict) -> None:

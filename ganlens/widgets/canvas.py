@@ -111,6 +111,7 @@ class InterventionCanvas(Panel, w.VBox):
         size = round(length * scale), round(height * scale)
         self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
         self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
+        self.brush.stands_for = self.stands_for
         self.list, self.strip = StrokeList(), SeedStrip(self.generator, self.worker, self.brush.pixelated)
         self.controls = Controls(self)
         self.children = self.controls.arrange()

@@ -44,6 +44,7 @@ def render(canvas: "InterventionCanvas") -> None:
     canvas._show_strokes()
     if easel.segmenter is not None:
         canvas.worker.request("measure", lambda: measure(canvas, easel, seed, edits, layer))
+    canvas.keep_picture()
 
 
 def measure(canvas: "InterventionCanvas", easel: Easel, seed: int, edits: tuple[Edit, ...], layer: str) -> None:

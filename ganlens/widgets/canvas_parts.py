@@ -78,6 +78,7 @@ class Part(anywidget.AnyWidget):
     """A part of the canvas that is drawn in JavaScript and sends messages."""
 
     failure = traitlets.Unicode().tag(sync=True)
+    stands_for: traitlets.List = traitlets.List().tag(sync=True)  # marks of the saved pictures that the view hides
     _css = source("common.css", "canvas.css")
 
 

@@ -23,12 +23,27 @@ function keepKeys(element) {
 function root(model, el, ...classes) {
   el.classList.add("ganlens", ...classes);
   const release = keepKeys(el);
-  const failure = h("div");
-  const show = () => (failure.innerHTML = model.get("failure"));
-  model.on("change:failure", show);
+  const failure = h("div"), gone = h("p", { class: "ganlens-gone", role: "status", hidden: true });
+  const hide = h("style");
+  const show = () => {
+    failure.innerHTML = model.get("failure");
+    hide.textContent = model.get("stands_for").map(hiding).join("\n");
+  };
+  const live = () => {
+    gone.textContent = "The kernel is gone: run the cell again.";
+    gone.hidden = false;
+  };
+  model.on("change:failure change:stands_for", show);
+  model.on("comm_live_update", live);
   show();
-  el.append(failure);
-  return () => (release(), model.off("change:failure", show));
+  el.append(hide, gone, failure);
+  return () => (release(), model.off("change:failure change:stands_for", show), model.off("comm_live_update", live));
+}
+
+/** A rule that hides the picture that was saved in the notebook, by a mark in its address. */
+function hiding(mark) {
+  const picture = `img[src*="${mark}"]`;
+  return `.jp-OutputArea-child:has(${picture}), .jp-OutputArea-child:has(${picture}) + *:has(.ganlens-saved), ${picture} { display: none !important; }`;
 }
 
 /** Call `act` with the last arguments, at most once per frame. */

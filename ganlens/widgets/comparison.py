@@ -53,6 +53,8 @@ class ComparisonView(View):
     _esm = source("common.js", "comparison.js")
     _css = source("common.css", "comparison.css")
 
+    PICTURED = ("concept",)
+
     table = traitlets.Dict().tag(sync=True)
 
     def __init__(

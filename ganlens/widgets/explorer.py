@@ -44,6 +44,8 @@ class Explorer(Panel, w.VBox):
     ('layer5', 'layer5')
     """
 
+    PICTURED = ("layer", "seed", "edits")
+
     seed = traitlets.Int(0)
     edits = traitlets.Tuple()
     found = traitlets.Tuple()
@@ -54,6 +56,7 @@ class Explorer(Panel, w.VBox):
         self.heatmap = IoUHeatmap(self.dissections)
         self.canvas = InterventionCanvas(self.dissections, seed=seed)
         self.seed = seed
+        self.gallery.stands_for = [*self.gallery.stands_for, *self.stands_for]
         for part in (self.gallery, self.heatmap, self.canvas):
             for trait in ("layer", "unit", "units", "concept", "seed", "edits", "found"):
                 if part.has_trait(trait):

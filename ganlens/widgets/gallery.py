@@ -207,6 +207,7 @@ class UnitGallery(View):
             if self.worker.jobs:
                 return  # the page asks for something
             strips(D, some, self.k)
+        self.keep_picture()
 
 
 # ---- numbers

@@ -79,6 +79,8 @@ class IoUHeatmap(View):
     _esm = source("common.js", "heatmap-table.js", "heatmap.js")
     _css = source("common.css", "heatmap.css")
 
+    PICTURED = ("layer", "order", "interpretable_only", "minimum", "search", "unit", "concept")
+
     order = traitlets.Unicode("concept").tag(sync=True)
     interpretable_only = traitlets.Bool(False).tag(sync=True)
     minimum = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True)

@@ -1,6 +1,5 @@
 """What all widgets have in common: traits to link, errors that can be seen, a picture for where no kernel is."""
 
-import base64
 import html
 import sys
 import traceback
@@ -8,17 +7,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 import traitlets
-from IPython.display import Image
+from IPython.display import Image, display
 from ipywidgets import Widget
 
 from ganlens.arguments import close_match
 from ganlens.dissection.result import Dissection
 from ganlens.images import encode
 from ganlens.segmenters.base import concept_index
+from ganlens.widgets.saved_picture import SavedPicture, marks_of
 from ganlens.widgets.worker import Worker
 
 HERE = Path(__file__).parent
@@ -49,11 +49,14 @@ class Panel(traitlets.HasTraits):
         By layer.
     """
 
+    PICTURED: ClassVar[tuple[str, ...]] = ("layer",)  # traits that the saved picture depends on
+
     layer = traitlets.Unicode().tag(sync=True)
     unit = traitlets.Int(None, allow_none=True).tag(sync=True)
     units = traitlets.Tuple().tag(sync=True)
     concept = traitlets.Unicode(None, allow_none=True).tag(sync=True)
     failure = traitlets.Unicode().tag(sync=True)
+    stands_for: traitlets.List = traitlets.List().tag(sync=True)  # marks of the saved pictures that the view hides
 
     def __init__(self, dissections: Dissection | Mapping[str, Dissection], **traits):
         self.lock = RLock()
@@ -61,6 +64,9 @@ class Panel(traitlets.HasTraits):
         self.dissections = self.accept(dissections)
         enable_in_colab()
         super().__init__(layer=next(iter(self.dissections)), **traits)
+        self.saved = SavedPicture(self.model_id, self.fallback, f"picture of {self!r}")  # type: ignore[attr-defined]
+        self.stands_for = marks_of(self.saved.name)
+        self.observe(lambda change: self.keep_picture(), list(self.PICTURED))
 
     def accept(self, dissections: Dissection | Mapping[str, Dissection]) -> dict[str, Dissection]:
         """Dissections by the name that ``layer`` calls them; an error if the widget cannot show them."""
@@ -155,13 +161,19 @@ class Panel(traitlets.HasTraits):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         if data is None:
             return None
-        try:
-            kind, content = self.fallback()
-            data[kind] = base64.b64encode(content).decode()
-        except Exception as error:
-            self.show_error(error)
         data["text/plain"] = repr(self)
         return data, metadata | colab_metadata()
+
+    def _ipython_display_(self, **options) -> None:
+        """Show the picture that stays in the notebook, and the live widget, which hides it while there is a kernel."""
+        with self.showing_errors():
+            self.saved.show()
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
+    def keep_picture(self) -> None:
+        """Have the picture in the notebook made again soon, as something has changed."""
+        self.saved.update_soon(lambda update: self.worker.request("picture", update))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.layer} of {self.D.origin['generator']}>"

@@ -530,9 +530,8 @@ class TestSettings:
 class TestStatic:
     def test_bundle_has_a_picture_and_few_words(self, canvas):
         canvas.paint(CELLS)
-        data, _ = canvas._repr_mimebundle_()
-        assert data["image/png"]
-        assert data["text/plain"] == "<InterventionCanvas layer4 of scenes>"
+        assert canvas.saved.bundle()[0]["image/png"]
+        assert canvas._repr_mimebundle_()[0]["text/plain"] == "<InterventionCanvas layer4 of scenes>"
 
     def test_picture_is_before_and_after(self, canvas):
         canvas.paint(CELLS)

@@ -98,7 +98,7 @@ class TestPictures:
         assert view.failure == ""
 
     def test_fallback(self, view):
-        bundle, _ = view._repr_mimebundle_()
+        bundle, _ = view.saved.bundle()
         assert bundle["image/png"]
         tree = view.picture()
         view.concept = "door"

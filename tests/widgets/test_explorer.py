@@ -91,7 +91,7 @@ def test_picture_shows_gallery_and_canvas(explorer):
     picture, gallery, canvas = explorer.picture(), explorer.gallery.picture(), explorer.canvas.picture()
     assert np.array_equal(picture[: len(gallery), : gallery.shape[1]], gallery)
     assert np.array_equal(picture[len(gallery) + 8 : -8, : canvas.shape[1]], canvas)
-    assert "image/png" in explorer._repr_mimebundle_()[0]
+    assert "image/png" in explorer.saved.bundle()[0]
 
 
 SETUP = """

@@ -282,11 +282,12 @@ class TestPicture:
         assert LINE == 14
 
     def test_stays_in_the_notebook(self, heatmap):
-        data, _ = heatmap._repr_mimebundle_()
+        data, _ = heatmap.saved.bundle()
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))))
         np.testing.assert_array_equal(picture, heatmap.picture())
-        assert "application/vnd.jupyter.widget-view+json" in data
-        assert data["text/plain"] == "<IoUHeatmap layer4 of scenes>"
+        shown, _ = heatmap._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in shown
+        assert shown["text/plain"] == "<IoUHeatmap layer4 of scenes>"
 
 
 # ---- in JupyterLab

@@ -1,5 +1,7 @@
 """What all widgets share: the worker, errors, the picture that stays, and what Colab needs."""
 
+import base64
+import io
 import sys
 import threading
 import types
@@ -7,6 +9,7 @@ import types
 import pytest
 import traitlets
 from ipywidgets.widgets import widget as widgets
+from PIL import Image
 
 import ganlens as gl
 from ganlens.widgets import panel
@@ -90,8 +93,14 @@ class TestEveryWidget:
         widget = getattr(gl, name)(D)
         assert widget.wait()
         widget.show_error(ValueError("before"))
+        picture, about = widget.saved.bundle()
+        (kind,) = about
+        content = base64.b64decode(picture[kind])
+        assert Image.open(io.BytesIO(content)).size[0] > 100  # the mark inside is passed over
+        (mark,) = [mark for mark in widget.stands_for if mark in picture[kind]]
+        assert widget.model_id[:31] in base64.b64decode(mark).decode("latin-1")
+        assert about[kind]["alt"] == f"picture of <{name} layer4 of scenes>"
         data, metadata = widget._repr_mimebundle_()
-        assert {"image/png", "image/jpeg"} & data.keys()
         assert data["text/plain"] == f"<{name} layer4 of scenes>"
         assert metadata == {}
         assert "before" in widget.failure
