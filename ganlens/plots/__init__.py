@@ -12,6 +12,7 @@ from ganlens.plots.comparison import area_bars, best_units, concept_matrix, matc
 from ganlens.plots.context import context_bars, context_map
 from ganlens.plots.context_sheet import context_sheet
 from ganlens.plots.effects import correlation_vs_cause, ranking_curves
+from ganlens.plots.paintable import paintable
 from ganlens.plots.sheets import before_after, images, segmentation, unit_maps, unit_strips
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "iou_matrix",
     "layers_bars",
     "match_curves",
+    "paintable",
     "ranking_curves",
     "segmentation",
     "unit_maps",

@@ -35,15 +35,38 @@ function moved(clip, [x, y], [rows, columns], [width, height]) {
   return { down, right, cells: new Set(inside.map(([i, j]) => i * columns + j)) };
 }
 
+/** Cells of the rectangle between two points. */
+function boxed([[ax, ay], [bx, by]], [rows, columns], [width, height]) {
+  const span = (a, b, size, count) => [Math.min(a, b), Math.max(a, b)].map((at) => Math.min(count - 1, Math.max(0, Math.floor((at / size) * count))));
+  const [top, bottom] = span(ay, by, height, rows), [left, right] = span(ax, bx, width, columns);
+  const cells = new Set();
+  for (let i = top; i <= bottom; i++) for (let j = left; j <= right; j++) cells.add(i * columns + j);
+  return cells;
+}
+
+const LEAST = [1 / 64, 1 / 128, 1 / 256]; // of the picture's pixels, that a cell gains
+const SHADES = ["#fff3a8", "#4f9ac4", "#5b5f9e"];
+
 function render({ model, el }) {
   const stop = root(model, el, "ganlens-brush");
-  const canvas = h("canvas", {});
-  const before = h("img", { alt: "the image before the edits", class: "ganlens-before" });
-  const compare = h("button", { class: "ganlens-compare", title: "Hold to see the image without edits (key B)", tabindex: "-1" }, "before");
+  const canvas = h("canvas", { "aria-hidden": "true" });
+  const before = h("img", { alt: "", class: "ganlens-before" });
+  const slider = h("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": "Before and after: how much of the original is shown", input: () => cut(Number(slider.value)) });
+  const line = h("div", { class: "ganlens-cut", "aria-hidden": "true" }), grip = h("span", { class: "ganlens-grip", "aria-hidden": "true" }, icon("M6 4 2.500 8 6 12M10 4l3.500 4L10 12"));
+  const chips = [h("span", { class: "ganlens-chip", style: "left: 6px" }, "before"), h("span", { class: "ganlens-chip", style: "right: 6px" }, "after")];
   const cursorLabel = h("span", { class: "ganlens-quiet", "aria-live": "polite" });
-  el.append(before, canvas, compare, cursorLabel);
-  el.setAttribute("tabindex", "0");
-  el.setAttribute("role", "application");
+  const picture = h("div", { class: "ganlens-picture", tabindex: "0", role: "application", "aria-roledescription": "painting" }, canvas);
+  const note = h("p", { class: "ganlens-note", role: "status" });
+  el.append(before, picture, line, slider, grip, ...chips, note, cursorLabel);
+
+  let share = 0; // of the picture that shows the original, in percent
+  function cut(percent) {
+    share = percent;
+    slider.value = percent;
+    el.style.setProperty("--ganlens-cut", `${percent}%`);
+    slider.setAttribute("aria-valuetext", `${percent} % original`);
+    el.classList.toggle("ganlens-compared", percent > 0);
+  }
 
   let path = null; // of the stroke being painted
   let pending = new Set(); // cells of strokes whose image is not there yet
@@ -53,7 +76,9 @@ function render({ model, el }) {
   const size = () => model.get("size");
   const grid = () => model.get("grid");
   const radius = () => model.get("radius") * Math.max(...size());
-  const color = () => COLORS[model.get("mode")] ?? COLORS.add;
+  const color = () => (model.get("tool") === "erase" ? "250, 250, 250" : COLORS[model.get("mode")] ?? COLORS.add);
+  const tool = () => model.get("tool");
+  const covered = () => (tool() === "box" ? boxed([path[0], path.at(-1)], grid(), size()) : touched(path, radius(), grid(), size()));
   const pasting = () => model.get("mode") === "paste" && model.get("clip").cells?.length;
 
   const draw = oncePerFrame(() => {
@@ -63,15 +88,15 @@ function render({ model, el }) {
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    shade(context, model.get("map"));
+    if (!path) shade(context, model.get("map"));
     outline(context, pending, color(), 0.18);
     outline(context, new Set(model.get("highlight")), "255, 212, 59", 0.3);
     if (pasting() && pointer) outline(context, moved(model.get("clip"), pointer, grid(), size()).cells, color(), 0.3);
     if (path) {
-      outline(context, touched(path, radius(), grid(), size()), color(), 0.22);
-      trace(context);
-    } else if (pointer && !pasting()) ring(context, pointer);
-    if (cursor && document.activeElement === el) outline(context, new Set([cursor[0] * grid()[1] + cursor[1]]), "255, 255, 255", 0);
+      outline(context, covered(), color(), 0.22);
+      if (tool() !== "box") trace(context);
+    } else if (pointer && !pasting() && (tool() === "brush" || tool() === "erase")) ring(context, pointer);
+    if (cursor && document.activeElement === picture) outline(context, new Set([cursor[0] * grid()[1] + cursor[1]]), "255, 255, 255", 0);
   });
 
   function outline(context, cells, rgb, fill) {
@@ -94,16 +119,26 @@ function render({ model, el }) {
     }
   }
 
-  /** Lay a map of values in [0, 1] over the picture, dark where nothing would happen, and frame its best cells. */
-  function shade(context, map) {
-    if (!map.length) return;
-    const [rows, columns] = grid(), [width, height] = size();
-    map.forEach((value, cell) => {
-      context.fillStyle = `rgba(0, 0, 0, ${0.65 * (1 - value)})`;
-      const x = ((cell % columns) / columns) * width, y = (Math.floor(cell / columns) / rows) * height;
-      context.fillRect(x, y, width / columns, height / rows);
+  /** Say of the cells of a layer how many pixels each would gain: framed, with the number, the others dark. */
+  function shade(context, { gains, grid: cells, pixels, clear }) {
+    if (!gains || String(cells) !== String(grid())) return;
+    const [rows, columns] = cells, [width, height] = size();
+    const w = width / columns, tall = height / rows, written = Math.min(w, tall) >= 26;
+    Object.assign(context, { textAlign: "center", textBaseline: "middle", font: `600 ${Math.min(14, w / 3)}px system-ui, sans-serif` });
+    gains.forEach((gain, cell) => {
+      const x = (cell % columns) * w, y = Math.floor(cell / columns) * tall;
+      const shadeOf = SHADES[LEAST.findIndex((least) => gain >= least * pixels)];
+      if (!shadeOf) {
+        context.fillStyle = `rgba(21, 24, 29, ${clear ? 0 : 0.5})`;
+        return context.fillRect(x, y, w, tall);
+      }
+      Object.assign(context, { strokeStyle: shadeOf, lineWidth: 2.5 });
+      context.strokeRect(x + 1.5, y + 1.5, w - 3, tall - 3);
+      if (!written) return;
+      Object.assign(context, { lineWidth: 3, strokeStyle: "rgba(0, 0, 0, 0.8)", fillStyle: "#fff" });
+      context.strokeText(`+${gain}`, x + w / 2, y + tall / 2);
+      context.fillText(`+${gain}`, x + w / 2, y + tall / 2);
     });
-    outline(context, new Set(map.flatMap((value, cell) => (value >= 0.5 ? [cell] : []))), "0, 200, 220", 0);
   }
 
   function trace(context) {
@@ -132,7 +167,7 @@ function render({ model, el }) {
     if (!cells.size) return;
     pending = new Set([...pending, ...cells]);
     el.classList.add("ganlens-busy");
-    model.send({ kind: "stroke", mode: model.get("mode"), cells: [...cells] });
+    model.send({ kind: "stroke", cells: [...cells], grid: grid() }); // the kernel knows what was chosen, maybe before this view does
     draw();
   }
 
@@ -145,12 +180,18 @@ function render({ model, el }) {
     draw();
   }
 
+  function fill([x, y]) {
+    el.classList.add("ganlens-busy");
+    model.send({ kind: "fill", x: x / size()[0], y: y / size()[1] });
+  }
+
   canvas.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary || event.button !== 0) return;
     event.preventDefault(); // no text is selected, no picture is dragged
-    el.focus({ preventScroll: true });
+    picture.focus({ preventScroll: true });
     pointer = at(event);
     if (pasting()) return paste(pointer);
+    if (tool() === "fill") return fill(pointer);
     canvas.setPointerCapture(event.pointerId);
     path = [pointer];
     draw();
@@ -164,7 +205,7 @@ function render({ model, el }) {
   });
   const finish = () => {
     if (!path) return;
-    const cells = touched(path, radius(), grid(), size());
+    const cells = covered();
     path = null;
     release(cells);
   };
@@ -173,35 +214,34 @@ function render({ model, el }) {
   canvas.addEventListener("pointercancel", () => ((path = null), draw()));
   canvas.addEventListener("pointerleave", () => ((pointer = null), draw()));
 
-  const showBefore = (on) => before.classList.toggle("ganlens-shown", on);
-  compare.addEventListener("pointerdown", (event) => (event.preventDefault(), showBefore(true)));
-  for (const end of ["pointerup", "pointerleave", "pointercancel"]) compare.addEventListener(end, () => showBefore(false));
+  let held = null; // the share of the original before B was pressed
+  const showBefore = (on) => {
+    if (on === (held !== null)) return;
+    if (on) held = share;
+    cut(on ? 100 : held);
+    if (!on) held = null;
+  };
+  const commands = { z: "undo", Z: "redo", y: "redo", n: "next", p: "previous" };
+  const modes = { d: "add", r: "remove" };
 
-  function keyToCommand(event) {
-    const key = event.key.toLowerCase();
-    if (event.ctrlKey || event.metaKey) return { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key];
-    if (event.altKey) return undefined;
-    return { z: "undo", y: "redo", n: "next", p: "previous" }[key];
-  }
-
-  el.addEventListener("keydown", (event) => {
-    const command = keyToCommand(event);
+  picture.addEventListener("keydown", (event) => {
+    if (!isPlain(event) && event.key !== "Escape") return; // Tab and all else is the page's
     const step = CURSOR[event.key];
-    if (command) model.send({ kind: "key", command });
+    if (commands[event.key]) model.send({ kind: "key", command: commands[event.key] });
+    else if (modes[event.key]) set("mode", modes[event.key]);
     else if (event.key.toLowerCase() === "b") showBefore(true);
-    else if (event.key === "[" || event.key === "]") {
-      model.set("radius", Math.min(0.5, Math.max(0.01, model.get("radius") * (event.key === "]" ? 1.25 : 0.8))));
-      model.save_changes();
-    } else if (event.key === "Escape" && path) path = null;
+    else if (event.key === "[" || event.key === "]") set("radius", Math.min(0.5, Math.max(0.01, model.get("radius") * (event.key === "]" ? 1.25 : 0.8))));
+    else if (event.key === "Escape" && path) path = null;
     else if (step) moveCursor(step);
     else if ((event.key === " " || event.key === "Enter") && cursor) useCursor();
-    else return; // Tab and all else stays the page's
+    else return;
     event.preventDefault();
     event.stopPropagation();
     draw();
   });
-  el.addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && showBefore(false));
-  el.addEventListener("blur", () => (showBefore(false), draw()));
+  const set = (name, value) => (model.set(name, value), model.save_changes());
+  picture.addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && showBefore(false));
+  picture.addEventListener("blur", () => (showBefore(false), draw()));
 
   const middle = ([i, j]) => [((j + 0.5) / grid()[1]) * size()[0], ((i + 0.5) / grid()[0]) * size()[1]];
   function moveCursor([down, right]) {
@@ -212,6 +252,7 @@ function render({ model, el }) {
   }
   function useCursor() {
     if (pasting()) paste(middle(cursor));
+    else if (tool() === "fill") fill(middle(cursor));
     else release(touched([middle(cursor)], radius(), grid(), size()));
   }
 
@@ -224,17 +265,22 @@ function render({ model, el }) {
     },
     size: () => {
       const [width, height] = size();
-      Object.assign(el.style, { width: `${width}px`, height: `${height}px` });
+      el.style.aspectRatio = `${width} / ${height}`;
       draw();
     },
-    label: () => el.setAttribute("aria-label", model.get("label")),
+    label: () => picture.setAttribute("aria-label", model.get("label")),
+    note: () => {
+      note.textContent = model.get("note");
+      note.hidden = !model.get("note");
+    },
     shown: () => {
       pending = new Set();
       el.classList.remove("ganlens-busy");
       draw();
     },
   };
-  for (const name of ["highlight", "clip", "map", "radius", "mode", "grid"]) showing[name] = draw;
+  for (const name of ["highlight", "clip", "map", "radius", "mode", "grid", "tool"]) showing[name] = draw;
+  cut(0);
   showing.pixelated = () => before.classList.toggle("ganlens-pixelated", model.get("pixelated"));
   for (const [name, show] of Object.entries(showing)) {
     model.on(`change:${name}`, show);
@@ -249,22 +295,10 @@ function render({ model, el }) {
   };
   model.on("msg:custom", download);
 
-  // The keys of the whole panel stay inside, not only those over the picture; it exists once this view is on the page.
-  let unmark = () => {};
-  const attached = new ResizeObserver(() => {
-    const panel = el.closest(".ganlens-panel");
-    if (!panel) return;
-    unmark = keepKeys(panel);
-    attached.disconnect();
-  });
-  attached.observe(el);
-
   return () => {
     stop();
     for (const [name, show] of Object.entries(showing)) model.off(`change:${name}`, show);
     model.off("msg:custom", download);
-    attached.disconnect();
-    unmark();
     if (url) URL.revokeObjectURL(url);
   };
 }

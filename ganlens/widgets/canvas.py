@@ -4,40 +4,52 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import ipywidgets as w
 import numpy as np
-import torch
 import traitlets
 
-from ganlens.arguments import check_integer, check_number
+from ganlens.arguments import check_integer
 from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import grid, resize
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, ablate, insert
 from ganlens.recipe import Recipe, Renderer, as_recipe
+from ganlens.segmenters.base import concept_index
 from ganlens.widgets import canvas_jobs as jobs
-from ganlens.widgets.canvas_parts import SHARP, Brush, Screen, SeedStrip, StrokeList
-from ganlens.widgets.canvas_state import Easel
-from ganlens.widgets.controls import MODES, Controls
-from ganlens.widgets.orders import ORDERS
+from ganlens.widgets import canvas_page as page
+from ganlens.widgets.canvas_fold import Controls
+from ganlens.widgets.canvas_palette import Tried, best_layer
+from ganlens.widgets.canvas_parts import Brush, Fold, Palette, Screen, SeedStrip, StrokeList, Tools
+from ganlens.widgets.canvas_state import Easel, on_levels
+from ganlens.widgets.canvas_traits import CanvasTraits, checked_level
 from ganlens.widgets.panel import Panel
-from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, region_of
+from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, fitted, region_of
 from ganlens.widgets.worker import Worker
 
+FOLLOWED = {  # traits of the canvas that parts follow, and set
+    "brush": ("radius", "mode", "tool"),
+    "tools": ("radius", "tool"),
+    "palette": ("mode", "strength", "concept"),
+}
+SHOWN = ["layer", "units", "concept", "k", "order", "level", "strength", "smooth", "mode", "where", "edits", "seed"]
+SHOWN += ["truncation", "label", "found"]
 
-class InterventionCanvas(Panel, w.VBox):
+
+class InterventionCanvas(CanvasTraits, w.VBox):
     """A generated image to paint on: units are switched off or on in the cells that the brush touches.
 
-    Choose a concept, or type unit numbers; choose *remove* or *add*; paint. On release the image is generated again
-    from the layer on, with all strokes applied in their order. Keys over the image: ``Z`` undo, ``Y`` redo, ``N`` and
-    ``P`` next and previous seed, ``[`` and ``]`` brush size, ``B`` (held) the image before, arrows and space to paint
-    without a pointer.
+    Choose *draw* or *remove* and a concept; paint. On release the image is generated again from the layer on, with all
+    strokes applied in their order. Units, orders, levels, maps, recipes stand under *More*. Keys over the image: ``D``
+    draw, ``R`` remove, ``Z`` undo, ``Shift+Z`` redo, ``N`` and ``P`` next and previous seed, ``[`` and ``]`` brush
+    size, ``B`` (held) the image before, arrows and space to paint without a pointer.
 
     Parameters
     ----------
     dissections : Dissection, or dict of str to Dissection
-        With their generator; with a segmenter, a table says how every concept changed.
+        With their generator; with a segmenter, what can be drawn here is measured, and how every concept changed. Of
+        several layers, each concept is painted in the one where that was measured to be best.
     seed : int
         Which image.
     concept : str, optional
@@ -47,9 +59,9 @@ class InterventionCanvas(Panel, w.VBox):
     order : {"iou", "effect", "gradient", "ace"}
         What its units are ranked by, see `Dissection.units`; what is not known yet is measured first.
     level : str
-        What *add* forces units to: a quantile of theirs, such as ``"q0.995"``.
+        What *add* forces units to: a quantile of theirs, such as ``"q0.995"``, ``"mean"``, or a number.
     width : int
-        Pixels of the image's longer side on the page.
+        Pixels of the image's width on the page, at most.
 
     Attributes
     ----------
@@ -73,17 +85,6 @@ class InterventionCanvas(Panel, w.VBox):
     >>> picture = gl.replay(canvas.recipe)
     """
 
-    seed = traitlets.Int(0)
-    edits = traitlets.Tuple()
-    found = traitlets.Tuple()
-    k = traitlets.Int(20)
-    order = traitlets.Enum(tuple(ORDERS.values()), "iou")
-    mode = traitlets.Enum(tuple(MODES.values()), "remove")
-    strength = traitlets.Float(1.0)
-    radius = traitlets.Float(0.08)
-    truncation = traitlets.Float(1.0)
-    label = traitlets.Int(None, allow_none=True)
-
     def __init__(
         self,
         dissections: Dissection | Mapping[str, Dissection],
@@ -93,36 +94,43 @@ class InterventionCanvas(Panel, w.VBox):
         k: int = 20,
         order: str = "iou",
         level: str = "q0.995",
-        width: int = 384,
+        width: int = 432,
     ):
         Panel.__init__(self, dissections)
-        self.easel = Easel(generator_of(self.D), self.D.segmenter)
-        insert(self.layer, [0], level)  # a wrong level is found before anything is painted
-        self.level, self.history = level, History()
+        self.easel, level = Easel(generator_of(self.D), self.D.segmenter), checked_level(level)
+        self.history, self.tried = History(), Tried()
+        self.auto = len(self.dissections) > 1  # the layer follows from the concept
+        self.waiting: list[
+            tuple[str, np.ndarray, str]
+        ] = []  # mode, cells, concept of what was painted while the units were being measured
+        self.changes: dict[int, tuple[Edit, str]] = {}  # by identity of the edit, what it changed
         self.copied: Copy | None = None
         self.image: np.ndarray | None = None
         self.before: np.ndarray | None = None
         for name, value in self.generator.settings.items():
             self.set_trait(name, value)
-        self.on_levels: dict[str, torch.Tensor] = {}  # by layer, what *add* forces its units to
         self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
+        self.background = Worker(self.show_error)  # for what nobody waits for
         height, length = self.generator.image_shape[1:]
-        scale = check_integer("width", width, 1, 10_000) / max(height, length)
-        size = round(length * scale), round(height * scale)
-        self.screen, self.original = Screen((height, length), size), w.Image(layout=w.Layout(display="none"))
-        self.brush = Brush(size=size, radius=self.radius, pixelated=scale >= SHARP)
-        self.brush.stands_for = self.stands_for
-        self.list, self.strip = StrokeList(), SeedStrip(self.generator, self.worker, self.brush.pixelated)
-        self.controls = Controls(self)
-        self.children = self.controls.arrange()
+        wide = check_integer("width", width, 1, 10_000)
+        size = wide, round(height * wide / length)
+        self.screen = Screen((height, length), size)
+        self.brush = Brush(size=size, radius=self.radius, stands_for=self.stands_for)
+        self.palette, self.list, self.strip = Palette(), StrokeList(), SeedStrip(self.generator, self.worker)
+        self.tools = Tools(segments=self.D.segmenter is not None)
+        self.fold, self.controls = Fold(name=f"ganlens-{self.model_id}"), Controls(self)
+        self.children = page.arranged(self)
         self.add_class("ganlens-panel")
         self._listen()
-        self.order = order
+        self.level, self.order = level, order
         self.set_trait("k", k)
         self.seed, self.concept = seed, concept
         self._show_layer()
+        page.show_smooth(self)
         self.strip.show(seed)
         self._refresh()
+        jobs.show_palette(self)
+        self.show_fold()
 
     # ---- what a user calls
 
@@ -134,7 +142,7 @@ class InterventionCanvas(Panel, w.VBox):
         cells : sequence of int
             Numbers of cells of the layer, row by row.
         mode : {"remove", "add", "query", "copy"}
-            By default the mode on show.
+            By default the mode on show. Whatever is painted while units are being measured waits for them.
         region : array-like (H, W), optional
             Weight of each cell, instead of ``cells``.
         """
@@ -144,8 +152,28 @@ class InterventionCanvas(Panel, w.VBox):
             self.worker.request("query", partial(jobs.query, self, region))
         elif mode == "copy":
             jobs.copy(self, region)
+        elif self.learning:
+            self.waiting.append((mode, region, cast(str, self.concept)))
+            self.list.result = ["painted; it waits for the measurement of the units", self.order, False]
+            self.brush.shown += 1
         else:
-            self._add(Stroke(self._edit(mode, region), self._label(mode)))
+            self._add(Stroke(self._edit(mode, region, self.units), self._label(mode), concept=self._asked()))
+
+    def fill(self, x: float, y: float, mode: str | None = None) -> None:
+        """Paint all cells of the thing at a point of the picture (shares of its width and height), by the segmenter."""
+        if self.easel.segmenter is None:
+            raise ValueError("fill needs a segmenter, which tells what is where: gl.Dissection.load(…, segmenter=S)")
+        found = self.easel.segment(self.seed, self.edits, self.layer, x, y, self.shape)
+        if found is None:
+            raise ValueError("there is no concept at this point that could be filled")
+        self.paint(mode=mode, region=found[0])
+
+    def erase(self, cells: Sequence[int]) -> None:
+        """Take cells out of what was painted in the layer on show; `undo` brings them back."""
+        if any(stroke.edit.layer == self.layer for stroke in self.history.strokes):
+            self.history.erase(region_of(cells, self.shape), self.layer)
+        self._take_history()
+        self.brush.shown += 1
 
     def paste(self, down: int, right: int) -> None:
         """Force what was copied upon cells that lie ``down`` rows below and ``right`` columns beside it."""
@@ -155,6 +183,10 @@ class InterventionCanvas(Panel, w.VBox):
             raise ValueError(f"what was copied is of {self.copied.layer}, on show is {self.layer}; copy something here")
         edit = self.copied.moved(down, right, self.strength)
         self._add(Stroke(edit, f"paste of {len(edit.units)} units"))
+
+    def step(self, distance: int) -> None:
+        """Go to the next seed, or to another one by its distance."""
+        self.seed = max(0, self.seed + distance)
 
     def undo(self) -> None:
         """Take the last stroke, or the last change of strokes, back."""
@@ -212,8 +244,23 @@ class InterventionCanvas(Panel, w.VBox):
         before = self.renderer.render(self.seed, layer=self.layer)[1]
         return before, self.renderer.render(self.seed, self.edits)[1] if self.edits else before
 
+    @property
+    def pixels(self) -> int:
+        """Pixels in which concepts are counted."""
+        return self.D.shape[2] * self.D.shape[3]
+
+    @property
+    def verb(self) -> str:
+        """What the palette is about: "add" or "remove"."""
+        return "remove" if self.mode == "remove" else "add"
+
+    @property
+    def learning(self) -> bool:
+        """Whether the units of the concept on show are still being measured."""
+        return self.concept is not None and not self.D.ranks(self.concept, self.order)
+
     def wait(self, seconds: float | None = 60) -> bool:
-        """Wait until the image stands and nothing is measured any more; False if that takes longer."""
+        """Wait until the image stands, with all that was asked for; False if that takes longer."""
         end = np.inf if seconds is None else time.monotonic() + seconds
         while not (self.long_worker.idle and self.worker.idle):  # either may give the other something to do
             left = None if seconds is None else end - time.monotonic()
@@ -225,24 +272,26 @@ class InterventionCanvas(Panel, w.VBox):
         """The image, and before it that without edits where there are any (Y, X, 3)."""
         width, height = self.brush.size
         pictures = self.rendered() if self.edits else self.rendered()[:1]
-        large = [resize(picture, (height, width), smooth=not self.brush.pixelated) for picture in pictures]
+        large = [resize(picture, (height, width), smooth=self.smooth) for picture in pictures]
         return grid(np.stack(large), gap=8)
 
     # ---- from what is asked for to edits
 
-    def _edit(self, mode: str, region: np.ndarray) -> Edit:
-        if not self.units:
+    def _edit(self, mode: str, region: np.ndarray, units: tuple[int, ...]) -> Edit:
+        if not units:
             raise ValueError("no units to paint with: choose a concept, or type unit numbers such as 3, 17, 40-43")
         if mode == "remove":
-            return ablate(self.layer, self.units, region, strength=self.strength)
-        if self.layer not in self.on_levels:
-            levels, quantile = self.D.levels, self.level.removeprefix("q")
-            self.on_levels[self.layer] = levels.mean() if quantile == "mean" else levels.quantile(float(quantile))
-        on = self.on_levels[self.layer][list(self.units)]
-        return insert(self.layer, self.units, on.tolist(), region=region, strength=self.strength)
+            return ablate(self.layer, units, region, strength=self.strength)
+        return insert(self.layer, units, on_levels(self.D, units, self.level), region=region, strength=self.strength)
+
+    def _asked(self) -> str | None:
+        """The concept whose units are forced, if they are those of one."""
+        concept = self.concept
+        known = concept is not None and self.D.ranks(concept, self.order) and self.units == self._units_of(concept)
+        return concept if known else None
 
     def _label(self, mode: str) -> str:
-        if self.concept and self.units == self._units_of(self.concept):
+        if self._asked():
             return f"{mode} {self.concept}"
         few = ", ".join(map(str, self.units[:4])) + (" …" if len(self.units) > 4 else "")
         return f"{mode} unit{'s' * (len(self.units) > 1)} {few}"
@@ -263,88 +312,36 @@ class InterventionCanvas(Panel, w.VBox):
     # ---- reactions
 
     def _listen(self) -> None:
-        self.brush.on_msg(lambda _, message, buffers: self._receive(message))
-        self.list.on_msg(lambda _, message, buffers: self._receive(message))
-        self.strip.on_msg(lambda _, message, buffers: self._receive(message))
+        for part in (self.brush, self.list, self.strip, self.fold):
+            part.on_msg(lambda _, message, buffers: self._receive(message, buffers))
         self.list.observe(lambda change: self._highlight(change["new"]), "hovered")
-        for trait in ("radius", "mode"):
-            traitlets.link((self, trait), (self.brush, trait))
-        self.observe(lambda change: setattr(self.controls.answer, "value", ""), ["mode", "seed", "layer"])
+        for name, traits in FOLLOWED.items():
+            for trait in traits:
+                traitlets.link((self, trait), (getattr(self, name), trait))
+        traitlets.link((self, "failure"), (self.fold, "failure"))
+        self.observe(lambda change: vars(self.controls).update(answer=""), ["mode", "seed", "layer"])
+        self.observe(lambda change: self.choose_layer(), "concept")
+        self.observe(lambda change: self.choose_layer() if self._asked() else None, "mode")
+        self.observe(lambda change: jobs.show_palette(self), ["mode", "layer", "seed", "k", "level"])
+        self.observe(lambda change: page.show_smooth(self), "smooth")
+        self.observe(lambda change: self.show_fold(), SHOWN)
         self.observe(lambda change: self._choose_units(), ["concept", "k", "order"])
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
-        self.observe(lambda change: self.show_where(), ["seed", "units", "concept", "layer"])
-        self.observe(lambda change: self._show_seed(), "seed")
+        self.observe(lambda change: jobs.show_where(self), ["seed", "units", "concept", "layer", "where"])
+        self.observe(lambda change: self.strip.show(self.seed), "seed")
+        self.observe(lambda change: self._refresh(), "seed")
         self.observe(lambda change: self._take_settings(), ["truncation", "label"])
 
-    def _receive(self, message: dict) -> None:
+    def _receive(self, message: dict, buffers: Sequence = ()) -> None:
         with self.showing_errors():
             try:
-                self._obey(message)
+                page.obey(self, message, buffers)
             except Exception:
                 self.brush.shown += 1  # what the page drew of a stroke that failed goes away
+                self.strip.refused += 1
+                self.show_fold(fresh=True)
                 raise
-
-    def _obey(self, message: dict) -> None:
-        kind, index = message["kind"], message.get("index", 0)
-        if kind == "stroke":
-            self.paint(message["cells"], message["mode"])
-        elif kind == "paste":
-            self.paste(message["down"], message["right"])
-        elif kind == "key":
-            command, seeds = message["command"], {"next": 1, "previous": -1}
-            self.step(seeds[command]) if command in seeds else {"undo": self.undo, "redo": self.redo}[command]()
-        elif kind == "seed":
-            self.seed = message["seed"]
-        elif kind == "page":
-            self.strip.turn(message["by"])
-        elif kind in ("switch", "delete") and index < len(self.history.strokes):
-            getattr(self.history, kind)(index)
-            self._take_history()
-
-    def step(self, distance: int) -> None:
-        """Go to the next seed, or to another one by its distance."""
-        self.seed = max(0, self.seed + distance)
-
-    @traitlets.validate("seed")
-    def _check_seed(self, proposal) -> int:
-        if not 0 <= proposal["value"] < 2**32:
-            raise traitlets.TraitError(f"seed {proposal['value']} is outside 0 … 2^32 - 1")
-        return proposal["value"]
-
-    @traitlets.validate("truncation", "label")
-    def _check_setting(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        if value != getattr(self, name):
-            try:
-                self.generator.variant(**{name: value})
-            except ValueError as error:
-                raise traitlets.TraitError(str(error)) from None
-        return value
-
-    @traitlets.validate("strength", "radius")
-    def _check_share(self, proposal) -> float:
-        try:
-            return check_number(proposal["trait"].name, proposal["value"], 0, 1)
-        except ValueError as error:  # nan, for one, would be linked back and forth for ever
-            raise traitlets.TraitError(str(error)) from None
-
-    @traitlets.validate("edits")
-    def _check_edits(self, proposal) -> tuple[Edit, ...]:
-        if proposal["value"] == self.history.edits:
-            return proposal["value"]  # they were checked when they were painted
-        try:
-            for edit in proposal["value"]:
-                self.generator.check_edit(edit)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
-        return proposal["value"]
-
-    @traitlets.validate("k")
-    def _check_k(self, proposal) -> int:
-        if proposal["value"] < 1:
-            raise traitlets.TraitError(f"k={proposal['value']}: expected at least 1 unit")
-        return proposal["value"]
 
     def _take_edits(self) -> None:
         if self.edits != self.history.edits:  # they came from outside
@@ -355,18 +352,35 @@ class InterventionCanvas(Panel, w.VBox):
         settings = {name: getattr(self, name) for name in self.generator.settings}
         self.easel = Easel(self.generator.variant(**settings), self.D.segmenter)
         self.strip.become(self.generator)
-        self.show_where()
+        jobs.show_where(self)
+        jobs.show_palette(self)
         self._refresh()
 
     def _choose_units(self) -> None:
+        if self.concept is None or any(concept != self.concept for _, _, concept in self.waiting):
+            self.paint_what_waits()
         if self.concept is None:
             return
         if not self.D.ranks(self.concept, self.order):
-            self.controls.cancelled.clear()
             self.long_worker.request("order", partial(jobs.learn_order, self))
             return
         self.units = self._units_of(self.concept)
         self.unit = self.units[0]
+        self.paint_what_waits()
+
+    def paint_what_waits(self) -> None:
+        """Paint what was painted while units were being measured; with those of highest IoU if they are not known."""
+        waiting, self.waiting = self.waiting, []
+        for mode, region, concept in waiting:
+            known = self.D.ranks(concept, self.order)
+            units = tuple(self.D.units(concept, self.k, by=self.order if known else "iou"))
+            self._add(Stroke(self._edit(mode, fitted(region, self.shape), units), f"{mode} {concept}", concept=concept))
+
+    def choose_layer(self) -> None:
+        """Go to the layer in which the concept can best be painted, where that is to be chosen and was measured."""
+        if self.auto and self.concept is not None and self.mode in ("add", "remove"):
+            layer = best_layer(self, concept_index(self.D.concepts, self.concept, "this vocabulary"))
+            self.layer = layer or self.layer
 
     def _show_layer(self) -> None:
         self.brush.grid = self.shape
@@ -374,27 +388,15 @@ class InterventionCanvas(Panel, w.VBox):
             self.units, self.unit = (), None
         self._choose_units()
 
-    def _show_seed(self) -> None:
-        self.strip.show(self.seed)
-        self._refresh()
-
     def _highlight(self, index: int | None) -> None:
         strokes = self.history.strokes
         self.brush.highlight = strokes[index].cells if index is not None and index < len(strokes) else []
 
     def _refresh(self) -> None:
-        """Have the image made, and then all that is said about it."""
         self.worker.request("render", partial(jobs.render, self))
 
-    def _show_strokes(self) -> None:
-        strokes, past, future = self.history.strokes, self.history.past, self.history.future
-        self.list.rows = [{"label": s.label, "on": s.on, "cells": len(s.cells)} for s in strokes]
-        self.controls.undo.disabled, self.controls.redo.disabled = not past, not future
-        self.brush.label = f"generated image, seed {self.seed}, {len(self.edits)} edits; paint to {self.mode}"
-
-    def show_where(self) -> None:
-        """Light up the cells in which adding the units would draw the concept, if that is asked for."""
-        if self.controls.where.value:
-            self.long_worker.request("where", partial(jobs.map_where, self))
-        else:
-            self.brush.map = []
+    def show_fold(self, fresh: bool = False) -> None:
+        """Show in the fold what is chosen and measured; ``fresh`` also where the page alone has changed it."""
+        if fresh:
+            self.fold.state = {}
+        self.fold.state = self.controls.state()

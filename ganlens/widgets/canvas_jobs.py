@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ganlens.effects.context import where
+from ganlens.effects.paintable import paint
 from ganlens.images import encode
 from ganlens.models.editing import Edit
 from ganlens.models.hooks import Abandoned
-from ganlens.widgets.canvas_state import Easel
+from ganlens.widgets.canvas_fold import Cancelled
+from ganlens.widgets.canvas_page import show_strokes
+from ganlens.widgets.canvas_palette import Tried, crops, shown_concepts, tiles
+from ganlens.widgets.canvas_state import Easel, on_levels
+from ganlens.widgets.canvas_words import result_of, signed
 from ganlens.widgets.change_tables import unit_table
-from ganlens.widgets.controls import Cancelled
 from ganlens.widgets.orders import measure_order
 from ganlens.widgets.strokes import Copy
 
@@ -39,21 +43,88 @@ def render(canvas: "InterventionCanvas") -> None:
     canvas.brush.shown += 1
     if before is not canvas.before:
         canvas.before = before
-        canvas.brush.before = canvas.original.value = encode(before, "png")
-    canvas.controls.say(f"seed {seed} · {1000 * easel.spent:.0f} ms")
-    canvas._show_strokes()
+        canvas.brush.before = encode(before, "png")
+    if canvas.brush.map:
+        canvas.brush.map = canvas.brush.map | {"clear": bool(edits)}
+    show_strokes(canvas)
+    canvas.strip.edit(edits)
+    if not canvas.palette.crops:
+        canvas.worker.request("crops", lambda: cut_crops(canvas))
     if easel.segmenter is not None:
         canvas.worker.request("measure", lambda: measure(canvas, easel, seed, edits, layer))
     canvas.keep_picture()
 
 
 def measure(canvas: "InterventionCanvas", easel: Easel, seed: int, edits: tuple[Edit, ...], layer: str) -> None:
-    """Say what changed, unless a newer image is asked for meanwhile."""
+    """Say what changed, and what the last stroke did, unless a newer image is asked for meanwhile."""
     if canvas.worker.outdated("render"):
         return
     table = easel.readout(seed, edits, layer)
+    last = next((s for s in reversed(canvas.history.strokes) if s.on), None)
+    if edits and last is not None and last.edit is edits[-1]:
+        before, after = (easel.counts(seed, some, layer) for some in (edits[:-1], edits))
+        names = list(map(str, canvas.D.concepts))
+        concept = names.index(last.concept) if last.concept in names else None
+        result = result_of(names, concept, before, after, canvas.pixels)
+        if canvas.worker.outdated("render"):
+            return
+        canvas.list.result = list(result)
+        if concept is not None:
+            text = signed(100 * (after - before)[concept] / canvas.pixels)
+            canvas.changes = {**dict(list(canvas.changes.items())[-200:]), id(last.edit): (last.edit, text)}
+            show_strokes(canvas)
     if not canvas.worker.outdated("render"):
-        canvas.controls.readout.value = table
+        canvas.controls.readout = table
+        canvas.show_fold()
+
+
+def show_palette(canvas: "InterventionCanvas") -> None:
+    """Show what can be drawn or removed in this image, and have it measured where it is not known."""
+    question = canvas.seed, canvas.k, canvas.level, tuple(sorted(canvas.generator.chosen.items()))
+    if canvas.tried.question != question:
+        canvas.tried = Tried(question)
+    canvas.palette.tiles, canvas.palette.why = tiles(canvas)
+    if canvas.easel.segmenter is not None and not canvas.tried.complete:
+        canvas.background.request("palette", partial(try_concepts, canvas))
+
+
+def show_where(canvas: "InterventionCanvas") -> None:
+    """Light up the cells in which adding the units would draw the concept, if that is asked for."""
+    if canvas.where:
+        canvas.long_worker.request("where", partial(map_where, canvas))
+    else:
+        canvas.brush.map, canvas.brush.note = {}, ""
+
+
+def cut_crops(canvas: "InterventionCanvas") -> None:
+    """Make the pictures of the tiles."""
+    canvas.palette.crops = crops(canvas.D)
+
+
+def try_concepts(canvas: "InterventionCanvas") -> None:
+    """Try what can be drawn and removed in the image on show, concept by concept; everything else goes first."""
+    tried, G, seed = canvas.tried, canvas.generator, canvas.seed
+    jobs = [(layer, c) for c in shown_concepts(canvas.D) for layer in canvas.dissections]
+    for number, (layer, c) in enumerate(jobs):
+        if (layer, c) in tried.found:
+            continue
+        while not ((canvas.worker.idle and canvas.long_worker.idle) or canvas.background.stopped):
+            time.sleep(PAUSE)
+        if canvas.tried is not tried or canvas.background.stopped:
+            return
+        D = replace(canvas.dissections[layer], generator=G)
+        if D.iou[:, c].any():
+            units = D.units(D.concepts[c], canvas.k)
+            tried.found[layer, c] = paint(D, G.open(layer, seed), c, units, on_levels(D, units, canvas.level))
+        done = f"measuring what can be painted here: {100 * number // len(jobs)} %"
+        canvas.palette.tiles, canvas.palette.why = tiles(canvas)
+        canvas.palette.measuring = done
+    if canvas.tried is tried:
+        tried.complete = True
+        canvas.palette.measuring = ""
+        canvas.palette.tiles, canvas.palette.why = tiles(canvas)
+        if not canvas.edits:
+            canvas.choose_layer()
 
 
 def learn_order(canvas: "InterventionCanvas") -> None:
@@ -63,7 +134,7 @@ def learn_order(canvas: "InterventionCanvas") -> None:
     if concept is None:
         return  # was taken back meanwhile
     try:
-        with canvas.controls.progress(order) as tell:
+        with canvas.controls.progress(f"measuring: {order} of the units") as tell:
             measure_order(D, concept, order, tell)
     except Exception as error:
         canvas.order = "iou"
@@ -75,20 +146,35 @@ def learn_order(canvas: "InterventionCanvas") -> None:
 def map_where(canvas: "InterventionCanvas") -> None:
     """Try every cell of the image as it was before the edits."""
     if canvas.concept is None or not canvas.units:
-        canvas.controls.where.value = False
+        canvas.where = False
         raise ValueError("where can what go? Choose a concept first")
-    D = replace(canvas.D, generator=canvas.generator)
-    pixels = where(D, canvas.concept, canvas.seed, units=canvas.units, level=canvas.level)
-    canvas.brush.map = (pixels / max(pixels.max(), 1)).clip(0, 1).flatten().tolist()
+    D, concept = replace(canvas.D, generator=canvas.generator), canvas.concept
+    with canvas.controls.progress(f"trying all cells for {concept}"):
+        gains = where(D, concept, canvas.seed, units=canvas.units, level=on_levels(D, canvas.units, canvas.level))
+    if canvas.long_worker.outdated("where") or not canvas.where:
+        return
+    least, best = round(canvas.pixels / 256), int(gains.max())
+    good = int((gains >= least).sum())
+    words = f"{concept}: the best cell gains {best} of {canvas.pixels:,} pixels"
+    words += f"; {good} cell{'s' * (good > 1)} gain{'s' * (good == 1)} {least} or more" if good else ": hardly anywhere"
+    shape = list(gains.shape)
+    canvas.brush.note = words
+    canvas.brush.map = {
+        "gains": gains.astype(int).flatten().tolist(),
+        "grid": shape,
+        "pixels": canvas.pixels,
+        "clear": bool(canvas.edits),
+    }
 
 
 def query(canvas: "InterventionCanvas", region: np.ndarray) -> None:
     """Name the units that are most active in a region."""
     found = canvas.easel.most_active(canvas.seed, canvas.edits, canvas.layer, region, canvas.D.levels, FOUND)
     words = [label.concept.name if label.interpretable else "" for label in (canvas.D.labels[u] for u in found)]
-    canvas.controls.answer.value = unit_table(found[:8], words[:8])
+    canvas.controls.answer = unit_table(found[:8], words[:8])
     canvas.brush.shown += 1
     canvas.found = found
+    canvas.show_fold()
 
 
 def copy(canvas: "InterventionCanvas", region: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the intervention canvas that the page draws: screen, brush, list of strokes, strip of seeds."""
+"""The parts of the intervention canvas that the page draws: screen, brush, tools, palette, strokes, seeds, fold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from ipycanvas.canvas import COMMANDS
 
 from ganlens.images import encode, resize, to_uint8
 from ganlens.models.base import Generator
+from ganlens.models.editing import Edit
 from ganlens.widgets.panel import source
 from ganlens.widgets.worker import Worker
 
-SHARP = 2  # images that are enlarged at least so much show their pixels as squares
 PER_PAGE = 8  # seeds on the strip
 THUMBNAIL = 104  # pixels of its pictures' longer side, at most
 EXACT = 96 * 96  # images up to this many pixels are sent as PNG, larger ones as JPEG
@@ -92,18 +92,53 @@ class Brush(Part):
     mode = traitlets.Unicode("remove").tag(sync=True)
     highlight: traitlets.List = traitlets.List().tag(sync=True)
     clip = traitlets.Dict().tag(sync=True)
-    map: traitlets.List = traitlets.List().tag(sync=True)
+    map = traitlets.Dict().tag(sync=True)
+    note = traitlets.Unicode().tag(sync=True)
+    tool = traitlets.Unicode("brush").tag(sync=True)
     before = traitlets.Bytes().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Int().tag(sync=True)
 
 
+class Tools(Part):
+    """What the pointer does, and how large the brush is."""
+
+    _esm = source("common.js", "tools.js")
+    tool = traitlets.Unicode("brush").tag(sync=True)
+    radius = traitlets.Float(0.08).tag(sync=True)
+    segments = traitlets.Bool().tag(sync=True)
+
+
+class Palette(Part):
+    """Draw or remove, how strongly, and a tile for each concept."""
+
+    _esm = source("common.js", "palette.js")
+    mode = traitlets.Unicode("remove").tag(sync=True)
+    strength = traitlets.Float(1.0).tag(sync=True)
+    concept = traitlets.Unicode(None, allow_none=True).tag(sync=True)
+    tiles: traitlets.List = traitlets.List().tag(sync=True)
+    crops = traitlets.Dict().tag(sync=True)
+    why = traitlets.Unicode().tag(sync=True)
+    measuring = traitlets.Unicode().tag(sync=True)
+
+
+class Fold(Part):
+    """Everything that a first stroke does not need."""
+
+    _esm = source("common.js", "fold.js")
+    name = traitlets.Unicode().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+
 class StrokeList(Part):
-    """What was painted, with switches."""
+    """What the last stroke did, and what was painted, with switches."""
 
     _esm = source("common.js", "history.js")
     rows: traitlets.List = traitlets.List().tag(sync=True)
+    result: traitlets.List = traitlets.List(["", "", False]).tag(sync=True)
+    undoable = traitlets.Bool().tag(sync=True)
+    redoable = traitlets.Bool().tag(sync=True)
     hovered = traitlets.Int(None, allow_none=True).tag(sync=True)
 
 
@@ -116,8 +151,6 @@ class SeedStrip(Part):
         Draws them.
     worker : Worker
         On whose thread it draws.
-    pixelated : bool
-        Whether pixels are shown as squares.
     """
 
     _esm = source("common.js", "seeds.js")
@@ -125,16 +158,31 @@ class SeedStrip(Part):
     pictures: traitlets.List = traitlets.List().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
+    edited = traitlets.Bool().tag(sync=True)
+    refused = traitlets.Int().tag(sync=True)
 
-    def __init__(self, generator: Generator, worker: Worker, pixelated: bool):
+    def __init__(self, generator: Generator, worker: Worker):
         self.generator, self.worker = generator, worker
-        super().__init__(pixelated=pixelated)
+        self.edits: tuple[Edit, ...] = ()
+        super().__init__()
+        self.observe(lambda change: self.again(), "edited")
 
     def show(self, seed: int) -> None:
         """Mark a seed, on its page."""
         self.seed = seed
         if seed not in self.seeds:
             self._open(seed // PER_PAGE * PER_PAGE)
+
+    def edit(self, edits: tuple[Edit, ...]) -> None:
+        """Take the edits that are shown where the same edit is asked for on all."""
+        self.edits = edits
+        if self.edited:
+            self.again()
+
+    def again(self) -> None:
+        """Draw the images again."""
+        if self.seeds:
+            self._open(self.seeds[0])
 
     def become(self, generator: Generator) -> None:
         """Show the same seeds of another generator."""
@@ -147,19 +195,21 @@ class SeedStrip(Part):
 
     def _open(self, first: int) -> None:
         first = min(max(first, 0), 2**32 - PER_PAGE)
-        self.seeds, self.pictures = list(range(first, first + PER_PAGE)), []
+        seeds = list(range(first, first + PER_PAGE))
+        if seeds != list(self.seeds):
+            self.seeds, self.pictures = seeds, []
         self.worker.request("seeds", lambda: self._draw([]))
 
     def _draw(self, drawn: list[bytes]) -> None:
         """Draw one image, and ask for the next one: other jobs come in between."""
-        seeds, generator = list(self.seeds), self.generator
-        picture = to_uint8(generator.generate(seeds[len(drawn)]))[0]
+        seeds, generator, edits = list(self.seeds), self.generator, self.edits if self.edited else ()
+        picture = to_uint8(generator.generate(seeds[len(drawn)], edits))[0]
         scale = THUMBNAIL / max(picture.shape[:2])
         if scale < 1:
             picture = resize(picture, (round(picture.shape[0] * scale), round(picture.shape[1] * scale)), smooth=True)
         drawn = [*drawn, encode(picture)]
         if seeds != list(self.seeds) or generator is not self.generator or self.worker.outdated("seeds"):
             return
-        self.pictures = drawn
+        self.pictures = [*drawn, *self.pictures[len(drawn) :]]
         if len(drawn) < len(seeds):
             self.worker.request("seeds", lambda: self._draw(drawn))

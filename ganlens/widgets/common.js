@@ -11,12 +11,28 @@ function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Keep the keys that are pressed inside an element from being taken for commands: in JupyterLab dd deletes a cell. */
+/** A line drawing of 16 x 16. */
+function icon(path) {
+  const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", path);
+  for (const [name, value] of [["viewBox", "0 0 16 16"], ["aria-hidden", "true"], ["class", "ganlens-icon"]]) picture.setAttribute(name, value);
+  picture.append(line);
+  return picture;
+}
+
+/** Whether a key is typed or moves something; all others, and those with Ctrl, Cmd, Alt or Shift+Enter, are the page's. */
+function isPlain(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter")) return false;
+  return event.key.length === 1 || /^(Arrow|Page|Home|End|Enter|Delete|Backspace)/.test(event.key);
+}
+
+/** Keep plain keys that are pressed inside an element from being taken for commands: in JupyterLab dd deletes a cell. */
 function keepKeys(element) {
-  // JupyterLab asks the focused element alone: its commands match before it looks further up.
-  const mark = ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true");
-  element.addEventListener("focusin", mark);
-  return () => element.removeEventListener("focusin", mark);
+  // JupyterLab looks for this mark at the focused element alone, when a key reaches the document: the window is asked before.
+  const mark = (event) => element.contains(event.target) && event.target.toggleAttribute("data-lm-suppress-shortcuts", isPlain(event));
+  window.addEventListener("keydown", mark, true);
+  return () => window.removeEventListener("keydown", mark, true);
 }
 
 /** Make an element the root of a widget: its keys stay inside, its last error is shown at the top. */

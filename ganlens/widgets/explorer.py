@@ -62,7 +62,7 @@ class Explorer(Panel, w.VBox):
                 if part.has_trait(trait):
                     traitlets.link((self, trait), (part, trait))
         self.heatmap.layers = (self.layer,)  # the gallery chooses for all
-        self.canvas.controls.layer.layout.display = "none"
+        self.canvas.auto = False  # the gallery chooses the layer
         for part, flex in ((self.gallery, "3 1 460px"), (self.heatmap, "2 1 340px")):
             part.layout.flex, part.layout.min_width = flex, "0"
         top = w.HBox([self.gallery, self.heatmap], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))

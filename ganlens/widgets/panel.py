@@ -111,8 +111,8 @@ class Panel(traitlets.HasTraits):
 
     def close(self) -> None:
         """Take the widget off the page for good, and all that it is made of out of the kernel."""
-        if "worker" in vars(self):  # a widget that could not be made is closed, too
-            self.worker.stop()
+        for worker in [value for value in vars(self).values() if isinstance(value, Worker)]:
+            worker.stop()
         for widget in widgets_in(self):
             widget.unobserve_all()
             Widget.close(widget)

@@ -21,6 +21,7 @@ class Stroke:
     edit: Edit
     label: str
     on: bool = True
+    concept: str | None = None  # what was asked for, where it is one
 
     @property
     def cells(self) -> list[int]:
@@ -58,6 +59,25 @@ class History:
     def switch(self, index: int) -> None:
         """Switch a stroke off, or on again."""
         self.become(replace(s, on=not s.on) if i == index else s for i, s in enumerate(self.strokes))
+
+    def strengthen(self, index: int, strength: float) -> None:
+        """Give a stroke another strength."""
+        self.become(
+            replace(s, edit=s.edit.replace(strength=strength)) if i == index else s for i, s in enumerate(self.strokes)
+        )
+
+    def erase(self, cells: np.ndarray, layer: str) -> None:
+        """Take cells (H, W) out of the strokes of a layer; those without a cell are deleted."""
+        kept = []
+        for stroke in self.strokes:
+            if stroke.edit.layer == layer:
+                region = np.ones(cells.shape) if stroke.edit.region is None else np.asarray(stroke.edit.region, float)
+                region = np.where(cells > 0, 0, region)
+                if not region.any():
+                    continue
+                stroke = replace(stroke, edit=stroke.edit.replace(region=region))
+            kept.append(stroke)
+        self.become(kept)
 
     def undo(self) -> bool:
         """Go one state back; False if there is none."""
@@ -138,6 +158,16 @@ def region_of(cells: Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray
     region = np.zeros(shape)
     region.flat[numbers.astype(int)] = 1
     return region
+
+
+def fitted(region: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask (h, w) for a grid of another size (H, W): the cells that it covers by half, or else the most."""
+    if region.shape == tuple(shape):
+        return region
+    fine = [np.lcm(a, b) for a, b in zip(region.shape, shape, strict=True)]
+    large = region.repeat(fine[0] // region.shape[0], 0).repeat(fine[1] // region.shape[1], 1)
+    share = large.reshape(shape[0], fine[0] // shape[0], shape[1], fine[1] // shape[1]).mean((1, 3))
+    return (share >= min(0.5, share.max())).astype(float)
 
 
 def shifted(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from datetime import datetime, timezone
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ import ganlens as gl
 from ganlens.images import encode, to_uint8
 from ganlens.recipe import Renderer
 from ganlens.widgets.canvas_parts import batch
+from ganlens.widgets.canvas_traits import MODES
 from ganlens.widgets.change_tables import change_of, change_table, share_table
-from ganlens.widgets.controls import MODES
 from ganlens.widgets.strokes import History, Stroke, parse_units, region_of, shifted, union, write_units
 
 CELLS = [20, 21, 28, 29]
@@ -29,6 +29,7 @@ def canvas(D):
     assert made.wait()
     yield made
     made.wait()
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,13 @@ def send(canvas, part="brush", **message):
 
 
 def button(canvas, name):
-    """Press a button."""
-    getattr(canvas.controls, name).click()
-    assert canvas.wait()
+    """Press a button of the list of strokes."""
+    send(canvas, "list", kind="key", command=name)
+
+
+def choose(canvas, name, value):
+    """Type or choose something in the fold."""
+    send(canvas, "fold", kind="set", name=name, value=value)
 
 
 class TestPainting:
@@ -120,7 +125,7 @@ class TestPainting:
         canvas.edits = (gl.insert("layer4", [50], 100.0, region=region),)
         send(canvas, kind="stroke", mode="query", cells=[0, 1])
         assert canvas.found[0] == 50
-        assert "unit 50" in canvas.controls.answer.value
+        assert "unit 50" in canvas.fold.state["answer"]
         assert len(canvas.edits) == 1
 
     def test_images_that_are_not_square(self):
@@ -172,13 +177,13 @@ class TestHistory:
         assert canvas.brush.highlight == []
 
     def test_buttons_are_off_where_there_is_nothing_to_do(self, canvas):
-        controls = canvas.controls
-        assert (controls.undo.disabled, controls.redo.disabled) == (True, True)
+        strokes = canvas.list
+        assert (strokes.undoable, strokes.redoable) == (False, False)
         canvas.paint(CELLS)
         canvas.wait()
-        assert (controls.undo.disabled, controls.redo.disabled) == (False, True)
+        assert (strokes.undoable, strokes.redoable) == (True, False)
         button(canvas, "undo")
-        assert (controls.undo.disabled, controls.redo.disabled) == (True, False)
+        assert (strokes.undoable, strokes.redoable) == (False, True)
 
     def test_a_new_stroke_forgets_what_was_undone(self):
         history = History()
@@ -207,7 +212,7 @@ class TestSeeds:
         assert canvas.strip.seeds == list(range(8))
         assert canvas.strip.pictures[5] == encode(gl.plots.sheets.as_pictures(G.generate(range(8)))[5])
         send(canvas, kind="key", command="next")
-        assert canvas.seed == canvas.controls.seed.value == 4
+        assert canvas.seed == canvas.strip.seed == 4
         send(canvas, "strip", kind="seed", seed=7)
         send(canvas, kind="key", command="next")
         assert (canvas.seed, canvas.strip.seeds[0]) == (8, 8)
@@ -223,15 +228,14 @@ class TestSeeds:
         canvas.seed = 2**32 - 1
         assert canvas.wait()
         assert canvas.strip.seeds[-1] == 2**32 - 1
-        button(canvas, "later")
+        send(canvas, kind="key", command="next")
         assert "outside" in canvas.failure
         assert canvas.seed == 2**32 - 1
 
     def test_edits_stay(self, canvas):
         canvas.paint(CELLS)
         edits = canvas.edits
-        canvas.controls.seed.value = 11
-        canvas.wait()
+        send(canvas, "strip", kind="seed", seed=11)
         assert canvas.edits == edits
         assert canvas.brush.before == encode(canvas.renderer.render(11)[1], "png")
 
@@ -252,7 +256,7 @@ class TestErrors:
         work, shown = canvas.edits, canvas.brush.shown
         send(canvas, **message)
         assert says in canvas.failure
-        assert "<details>" in canvas.controls.failure.value
+        assert "<details>" in canvas.fold.failure
         assert canvas.edits == work
         assert canvas.brush.shown > shown
         send(canvas, kind="stroke", mode="remove", cells=[1])
@@ -289,9 +293,9 @@ class TestErrors:
 
     def test_typed_units_that_are_wrong(self, canvas):
         for text, says in (("3, x", "x"), ("3-", "3-"), ("500", "500")):
-            canvas.controls.units.value = text
+            choose(canvas, "units", text)
             assert says in canvas.failure
-            assert canvas.controls.units.value == write_units(canvas.units)
+            assert canvas.fold.state["units"] == write_units(canvas.units)
 
     def test_unknown_keyword(self, D):
         with pytest.raises(TypeError, match="sede"):
@@ -384,7 +388,7 @@ class TestOrder:
         assert canvas.wait(120)
         assert D.effects.shape == (32, 13)
         assert canvas.units == tuple(np.argsort(-D.effects[:, 6], kind="stable")[:4])
-        assert canvas.controls.long.layout.display == "none"
+        assert canvas.fold.state["long"] is None
 
     @pytest.mark.slow
     def test_by_gradient_and_optimised(self, G, S):
@@ -411,33 +415,41 @@ class TestOrder:
         canvas = gl.InterventionCanvas(D, concept="tree")
         units = canvas.units
         canvas.order = "effect"
-        canvas.controls.stop.click()
-        assert canvas.wait(60)
+        for _ in range(1000):
+            if canvas.fold.state["long"]:
+                break
+            time.sleep(0.01)
+        send(canvas, "fold", kind="act", command="cancel")
         assert D.effects is None
-        assert (canvas.order, canvas.controls.order.value, canvas.units) == ("iou", "iou", units)
+        assert (canvas.order, canvas.fold.state["order"], canvas.units) == ("iou", "iou", units)
         assert canvas.failure == ""
 
 
 class TestWhere:
     def test_the_map_is_that_of_the_context_experiment(self, canvas, D):
         canvas.k = 10
-        canvas.controls.where.value = True
-        assert canvas.wait()
+        choose(canvas, "where", True)
         pixels = gl.where(D, "tree", 3, k=10)
-        np.testing.assert_allclose(np.reshape(canvas.brush.map, (8, 8)), pixels.clip(0) / pixels.max())
+        expected = {"gains": pixels.flatten().tolist(), "grid": [8, 8], "pixels": 4096, "clear": False}
+        assert canvas.brush.map == expected
+        best, good = int(pixels.max()), int((pixels >= 16).sum())
+        assert canvas.brush.note.startswith(f"tree: the best cell gains {best} of 4,096 pixels")
+        assert (f"{good} cell" in canvas.brush.note) == (good > 0)
+        assert ("hardly anywhere" in canvas.brush.note) == (good == 0)
         canvas.seed = 4
         assert canvas.wait()
-        pixels = gl.where(D, "tree", 4, k=10)
-        np.testing.assert_allclose(np.reshape(canvas.brush.map, (8, 8)), pixels.clip(0) / pixels.max())
-        canvas.controls.where.value = False
-        assert canvas.brush.map == []
+        assert canvas.brush.map["gains"] == gl.where(D, "tree", 4, k=10).flatten().tolist()
+        canvas.paint([1])
+        assert canvas.wait()
+        assert canvas.brush.map["clear"]
+        choose(canvas, "where", False)
+        assert (canvas.brush.map, canvas.brush.note) == ({}, "")
 
     def test_without_a_concept(self, D):
         canvas = gl.InterventionCanvas(D)
-        canvas.controls.where.value = True
-        assert canvas.wait()
+        choose(canvas, "where", True)
         assert "Choose a concept" in canvas.failure
-        assert not canvas.controls.where.value
+        assert not canvas.where
 
 
 class TestReadout:
@@ -456,11 +468,11 @@ class TestReadout:
             assert (
                 change.collateral[c] == ((after[0] == c + 1) & ~inside).sum() - ((before[0] == c + 1) & ~inside).sum()
             )
-        assert canvas.controls.readout.value == change_table(change, S.concepts, 4096)
+        assert canvas.fold.state["readout"] == change_table(change, S.concepts, 4096)
 
     def test_without_edits_it_says_what_the_image_shows(self, canvas, S):
         labels = S.labels(canvas.renderer.render(3)[0])[0].numpy()
-        assert canvas.controls.readout.value == share_table(labels, S.concepts)
+        assert canvas.fold.state["readout"] == share_table(labels, S.concepts)
 
     def test_an_edit_everywhere_has_no_outside(self):
         assert union([gl.ablate("layer4", [1])], (5, 7)).all()
@@ -472,11 +484,10 @@ class TestSettings:
     def test_truncation_is_that_of_the_image_the_strip_and_the_recipe(self, styled):
         canvas = gl.InterventionCanvas(styled, seed=3)
         assert canvas.wait()
-        whole, strip, table = canvas.image, canvas.strip.pictures, canvas.controls.readout.value
+        whole, strip, table = canvas.image, canvas.strip.pictures, canvas.fold.state["readout"]
         canvas.units = (0, 1)
         canvas.paint([0, 5])
-        canvas.controls.truncation.value = 0.5
-        assert canvas.wait()
+        choose(canvas, "truncation", 0.5)
         other = styled.generator.variant(truncation=0.5)
         assert not np.array_equal(canvas.before, whole)
         assert np.array_equal(canvas.before, Renderer(other).render(3)[1])
@@ -485,14 +496,14 @@ class TestSettings:
         assert canvas.recipe.settings == {"truncation": 0.5}
         assert len(canvas.strip.pictures) == len(strip)
         assert canvas.strip.pictures != strip
-        assert canvas.controls.readout.value != table
+        assert canvas.fold.state["readout"] != table
         assert styled.generator.settings["truncation"] == 1
 
     def test_a_recipe_brings_its_truncation(self, styled):
         canvas = gl.InterventionCanvas(styled, seed=3)
         canvas.load(gl.Recipe.of(styled.generator.variant(truncation=0.25), 5, []))
         assert canvas.wait()
-        assert canvas.truncation == canvas.controls.truncation.value == 0.25
+        assert canvas.truncation == canvas.fold.state["settings"]["truncation"] == 0.25
         canvas.load(gl.Recipe.of(styled.generator, 5, []))
         assert canvas.wait()
         assert canvas.truncation == 1
@@ -516,8 +527,8 @@ class TestSettings:
         canvas = gl.InterventionCanvas(D, seed=3)
         assert canvas.wait()
         assert canvas.label is None
-        assert [value for _, value in canvas.controls.label.options] == ["", 0, 1, 2]
-        assert canvas.controls.label.label == "by seed"
+        assert canvas.fold.state["classes"] == [["by seed", ""], ["0", 0], ["1", 1], ["2", 2]]
+        assert canvas.fold.state["settings"] == {"label": ""}
         shown = []
         for label in (0, 1, 2, None):
             canvas.label = label
@@ -536,10 +547,12 @@ class TestStatic:
     def test_picture_is_before_and_after(self, canvas):
         canvas.paint(CELLS)
         canvas.wait()
+        canvas.smooth = False
         picture = canvas.picture()
-        assert picture.shape == (384, 776, 3)
-        assert np.array_equal(picture[::6, :384:6], canvas.before)
-        assert np.array_equal(picture[::6, 392::6], canvas.image)
+        assert picture.shape == (432, 872, 3)
+        middles = np.arange(64) * 27 // 4 + 3
+        assert np.array_equal(picture[middles][:, middles], canvas.before)
+        assert np.array_equal(picture[middles][:, 440 + middles], canvas.image)
         assert canvas.snapshot().data[:4] == b"\x89PNG"
 
 
@@ -563,7 +576,7 @@ class TestPure:
         assert region_of([1, 5], (2, 4)).tolist() == [[0, 1, 0, 0], [0, 1, 0, 0]]
 
     def test_modes_are_those_of_the_canvas(self, canvas):
-        assert set(MODES.values()) == set(canvas.traits()["mode"].values)
+        assert set(MODES) == set(canvas.traits()["mode"].values)
 
 
 def rows(canvas):
@@ -573,6 +586,5 @@ def rows(canvas):
 
 def upload(canvas, content):
     """What the file control sends."""
-    file = {"name": "r.json", "type": "application/json", "size": len(content), "content": memoryview(content)}
-    canvas.controls.upload.value = (file | {"last_modified": datetime.now(timezone.utc)},)
+    canvas.fold._handle_custom_msg({"kind": "open"}, [memoryview(content)])
     canvas.wait()
