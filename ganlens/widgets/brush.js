@@ -52,11 +52,11 @@ function render({ model, el }) {
   const canvas = h("canvas", { "aria-hidden": "true" });
   const before = h("img", { alt: "", class: "ganlens-before" });
   const slider = h("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": "Before and after: how much of the original is shown", input: () => cut(Number(slider.value)) });
-  const line = h("div", { class: "ganlens-cut", "aria-hidden": "true" }), grip = h("span", { class: "ganlens-grip", "aria-hidden": "true" }, icon("M6 4 2.500 8 6 12M10 4l3.500 4L10 12"));
-  const chips = [h("span", { class: "ganlens-chip", style: "left: 6px" }, "before"), h("span", { class: "ganlens-chip", style: "right: 6px" }, "after")];
+  const line = h("div", { class: "ganlens-canvas-cut", "aria-hidden": "true" }), grip = h("span", { class: "ganlens-grip", "aria-hidden": "true" }, drawing("M6 4 2.500 8 6 12M10 4l3.500 4L10 12"));
+  const chips = [h("span", { class: "ganlens-canvas-chip", style: "left: 6px" }, "before"), h("span", { class: "ganlens-canvas-chip", style: "right: 6px" }, "after")];
   const cursorLabel = h("span", { class: "ganlens-quiet", "aria-live": "polite" });
   const picture = h("div", { class: "ganlens-picture", tabindex: "0", role: "application", "aria-roledescription": "painting" }, canvas);
-  const note = h("p", { class: "ganlens-note", role: "status" });
+  const note = h("p", { class: "ganlens-canvas-note", role: "status" });
   el.append(before, picture, line, slider, grip, ...chips, note, cursorLabel);
 
   let share = 0; // of the picture that shows the original, in percent
@@ -67,6 +67,18 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `${percent} % original`);
     el.classList.toggle("ganlens-compared", percent > 0);
   }
+
+  // The slider is as small as its grip, so that one can paint beside it; it is dragged across the whole picture.
+  const toPercent = (event) => {
+    const box = el.getBoundingClientRect();
+    cut(Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width))));
+  };
+  slider.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    slider.focus({ preventScroll: true });
+    slider.setPointerCapture(event.pointerId);
+  });
+  slider.addEventListener("pointermove", (event) => slider.hasPointerCapture(event.pointerId) && toPercent(event));
 
   let path = null; // of the stroke being painted
   let pending = new Set(); // cells of strokes whose image is not there yet

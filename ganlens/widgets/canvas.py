@@ -23,18 +23,10 @@ from ganlens.widgets.canvas_fold import Controls
 from ganlens.widgets.canvas_palette import Tried, best_layer
 from ganlens.widgets.canvas_parts import Brush, Fold, Palette, Screen, SeedStrip, StrokeList, Tools
 from ganlens.widgets.canvas_state import Easel, on_levels
-from ganlens.widgets.canvas_traits import CanvasTraits, checked_level
+from ganlens.widgets.canvas_traits import FOLLOWED, SHOWN, CanvasTraits, checked_level
 from ganlens.widgets.panel import Panel
 from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, fitted, region_of
 from ganlens.widgets.worker import Worker
-
-FOLLOWED = {  # traits of the canvas that parts follow, and set
-    "brush": ("radius", "mode", "tool"),
-    "tools": ("radius", "tool"),
-    "palette": ("mode", "strength", "concept"),
-}
-SHOWN = ["layer", "units", "concept", "k", "order", "level", "strength", "smooth", "mode", "where", "edits", "seed"]
-SHOWN += ["truncation", "label", "found"]
 
 
 class InterventionCanvas(CanvasTraits, w.VBox):
@@ -170,9 +162,10 @@ class InterventionCanvas(CanvasTraits, w.VBox):
 
     def erase(self, cells: Sequence[int]) -> None:
         """Take cells out of what was painted in the layer on show; `undo` brings them back."""
-        if any(stroke.edit.layer == self.layer for stroke in self.history.strokes):
-            self.history.erase(region_of(cells, self.shape), self.layer)
-        self._take_history()
+        with self.lock:
+            if any(stroke.edit.layer == self.layer for stroke in self.history.strokes):
+                self.history.erase(region_of(cells, self.shape), self.layer)
+            self._take_history()
         self.brush.shown += 1
 
     def paste(self, down: int, right: int) -> None:
@@ -190,19 +183,22 @@ class InterventionCanvas(CanvasTraits, w.VBox):
 
     def undo(self) -> None:
         """Take the last stroke, or the last change of strokes, back."""
-        self.history.undo()
-        self._take_history()
+        with self.lock:
+            self.history.undo()
+            self._take_history()
 
     def redo(self) -> None:
         """Do again what was undone."""
-        self.history.redo()
-        self._take_history()
+        with self.lock:
+            self.history.redo()
+            self._take_history()
 
     def reset(self) -> None:
         """Delete all strokes; `undo` brings them back."""
-        if self.history.strokes:
-            self.history.become(())
-        self._take_history()
+        with self.lock:
+            if self.history.strokes:
+                self.history.become(())
+            self._take_history()
 
     @property
     def generator(self) -> Generator:
@@ -301,8 +297,9 @@ class InterventionCanvas(CanvasTraits, w.VBox):
 
     def _add(self, stroke: Stroke) -> None:
         self.generator.check_edit(stroke.edit)
-        self.history.add(stroke)
-        self._take_history()
+        with self.lock:
+            self.history.add(stroke)
+            self._take_history()
 
     def _take_history(self) -> None:
         before, self.edits = self.edits, self.history.edits
@@ -334,7 +331,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         self.observe(lambda change: self._take_settings(), ["truncation", "label"])
 
     def _receive(self, message: dict, buffers: Sequence = ()) -> None:
-        with self.showing_errors():
+        with self.lock, self.showing_errors():  # messages come on several threads, and none may undo what another did
             try:
                 page.obey(self, message, buffers)
             except Exception:

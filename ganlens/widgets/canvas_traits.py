@@ -16,6 +16,16 @@ TOOLS = ("brush", "box", "fill", "erase")
 NUMBER = re.compile(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?")
 
 
+FOLLOWED = {  # traits of the canvas that parts follow, and set
+    "brush": ("radius", "mode", "tool"),
+    "tools": ("radius", "tool"),
+    "palette": ("mode", "strength", "concept"),
+}
+# traits that the fold shows
+SHOWN = ["layer", "units", "concept", "k", "order", "level", "strength", "smooth", "mode", "where", "edits", "seed"]
+SHOWN += ["truncation", "label", "found"]
+
+
 class CanvasTraits(Panel):
     """The traits of the canvas; a value that does not fit is refused with the reason."""
 

@@ -12,11 +12,11 @@ function h(tag, attributes = {}, ...children) {
 }
 
 /** A line drawing of 16 x 16. */
-function icon(path) {
+function drawing(path) {
   const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
   line.setAttribute("d", path);
-  for (const [name, value] of [["viewBox", "0 0 16 16"], ["aria-hidden", "true"], ["class", "ganlens-icon"]]) picture.setAttribute(name, value);
+  for (const [name, value] of [["viewBox", "0 0 16 16"], ["aria-hidden", "true"], ["class", "ganlens-canvas-icon"]]) picture.setAttribute(name, value);
   picture.append(line);
   return picture;
 }
@@ -39,7 +39,7 @@ function keepKeys(element) {
 function root(model, el, ...classes) {
   el.classList.add("ganlens", ...classes);
   const release = keepKeys(el);
-  const failure = h("div"), gone = h("p", { class: "ganlens-gone", role: "status", hidden: true });
+  const failure = h("div"), gone = h("p", { class: "ganlens-gone", role: "alert", hidden: true });
   const hide = h("style");
   const show = () => {
     failure.innerHTML = model.get("failure");

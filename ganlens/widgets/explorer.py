@@ -8,16 +8,32 @@ import traitlets
 
 from ganlens.dissection.result import Dissection
 from ganlens.widgets.canvas import InterventionCanvas
+from ganlens.widgets.canvas_parts import Part
 from ganlens.widgets.gallery import UnitGallery
 from ganlens.widgets.heatmap import IoUHeatmap
-from ganlens.widgets.panel import Panel
+from ganlens.widgets.panel import Panel, source
+
+
+class Tabs(Part):
+    """Which of several things is shown."""
+
+    _esm, _css = source("common.js", "tabs.js"), source("common.css", "explorer.css")
+    names: traitlets.List = traitlets.List().tag(sync=True)
+    chosen = traitlets.Int(0).tag(sync=True)
+
+
+class Offer(Part):
+    """A line about what is selected, and a button for it."""
+
+    _esm, _css = source("common.js", "offer.js"), source("common.css", "explorer.css")
+    offer: traitlets.List = traitlets.List(["", ""]).tag(sync=True)
 
 
 class Explorer(Panel, w.VBox):
     """The unit gallery, the IoU heatmap and the intervention canvas, linked.
 
-    What is selected in one is selected in all: units, unit, concept, layer. Units that are found in a painted region
-    are shown in the gallery.
+    Layer and concept are the same in all. Units that are selected in the gallery or the heatmap are offered to the
+    brush; those that it switches are selected, and those that are found in a painted region are shown in the gallery.
 
     Parameters
     ----------
@@ -56,17 +72,50 @@ class Explorer(Panel, w.VBox):
         self.heatmap = IoUHeatmap(self.dissections)
         self.canvas = InterventionCanvas(self.dissections, seed=seed)
         self.seed = seed
-        self.gallery.stands_for = [*self.gallery.stands_for, *self.stands_for]
+        self.tabs, self.offer = Tabs(names=["Units", "Heatmap"], stands_for=self.stands_for), Offer()
         for part in (self.gallery, self.heatmap, self.canvas):
-            for trait in ("layer", "unit", "units", "concept", "seed", "edits", "found"):
+            for trait in ("layer", "concept", "seed", "edits", "found"):
                 if part.has_trait(trait):
                     traitlets.link((self, trait), (part, trait))
+        for trait in ("unit", "units"):
+            for part in (self.gallery, self.heatmap):
+                traitlets.link((self, trait), (part, trait))
+            traitlets.dlink((self.canvas, trait), (self, trait))  # what is looked at is not painted with unasked
         self.heatmap.layers = (self.layer,)  # the gallery chooses for all
         self.canvas.auto = False  # the gallery chooses the layer
-        for part, flex in ((self.gallery, "3 1 460px"), (self.heatmap, "2 1 340px")):
-            part.layout.flex, part.layout.min_width = flex, "0"
-        top = w.HBox([self.gallery, self.heatmap], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
-        self.children = [top, self.canvas]
+        self.canvas.show_fold()
+        left = w.VBox([self.tabs, self.gallery, self.heatmap, self.offer])
+        both = w.Box([left, self.canvas])
+        for box, name in ((self, "explorer"), (both, "both"), (left, "canvas-left")):
+            box.add_class(f"ganlens-{name}")
+        self.children = [both]
+        self.tabs.observe(lambda change: self._show_tab(), "chosen")
+        self.offer.on_msg(lambda _, message, buffers: self.use())
+        self.observe(lambda change: self._offer(), ["units", "unit"])
+        self.canvas.observe(lambda change: self._offer(), "units")
+        self._show_tab()
+
+    def use(self) -> None:
+        """Paint with the units that are selected."""
+        with self.canvas.showing_errors():
+            self.canvas.units = self.units
+
+    def _show_tab(self) -> None:
+        for i, part in enumerate((self.gallery, self.heatmap)):
+            part.layout.display = "" if i == self.tabs.chosen else "none"
+
+    def _offer(self) -> None:
+        """Say whether what is selected is what the brush switches, and offer it."""
+        selected, painting = set(self.units), self.canvas.units
+        if not selected or selected == set(painting):
+            self.offer.offer = ["", ""]
+        elif len(selected) == 1:
+            (unit,) = selected
+            where = "one of" if unit in painting else "not among"
+            words = f"Unit {unit} is {where} the {len(painting)} that the brush switches."
+            self.offer.offer = [words if painting else f"Unit {unit} is selected.", "Use it alone"]
+        else:
+            self.offer.offer = [f"{len(selected)} units are selected; the brush switches {len(painting)}.", "Use these"]
 
     def wait(self, seconds: float | None = 60) -> bool:
         """Wait until none of the three computes anything; False if that takes longer."""

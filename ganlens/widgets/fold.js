@@ -9,8 +9,14 @@ function render({ model, el }) {
     return [h("label", { for: control.id }, label), control];
   };
   const choice = (name, number = false) => h("select", { change: (event) => set(name, number && event.target.value !== "" ? Number(event.target.value) : event.target.value) });
-  const text = (name, attributes = {}) => h("input", { type: "text", ...attributes, change: (event) => set(name, event.target.value) });
-  const numeric = (name, attributes) => h("input", { type: "number", ...attributes, change: (event) => set(name, Number(event.target.value)) });
+  const text = (name, attributes = {}) => {
+    const input = h("input", { type: "text", ...attributes });
+    const take = () => input.value !== String(model.get("state")[name]) && set(name, input.type === "number" ? Number(input.value) : input.value);
+    input.addEventListener("change", take);
+    input.addEventListener("keydown", (event) => event.key === "Enter" && take()); // some pages take this key away
+    return input;
+  };
+  const numeric = (name, attributes) => text(name, { type: "number", ...attributes });
   const range = (name) => h("input", { type: "range", min: 0, max: 1, step: 0.05, input: (event) => set(name, Number(event.target.value)) });
 
   const layer = choice("layer"), concept = choice("concept"), order = choice("order"), k = numeric("k", { min: 1, step: 1 });
@@ -21,7 +27,7 @@ function render({ model, el }) {
   const paste = button("Paste", "put what was remembered somewhere else, in this image or another", act("paste"));
   const use = button("Paint with these", "make them the units that are forced", act("use"));
   const answer = h("div", { class: "ganlens-answer", role: "status" });
-  const cells = h("span", { class: "ganlens-row" }, query, copy, paste);
+  const cells = h("span", { class: "ganlens-canvas-row" }, query, copy, paste);
   const optional = { truncation: field("Truncation", truncation), label: field("Class", label) };
   const switches = section("What the brush switches", h("div", { class: "ganlens-form" },
     ...field("Layer", layer), ...field("Units of", concept), ...field("Units by", order), ...field("How many", k), ...field("Units", units),
@@ -37,15 +43,15 @@ function render({ model, el }) {
   } });
   const code = h("code", { class: "ganlens-code", tabindex: 0, "aria-label": "this picture in Python" });
   const copied = h("span", { class: "ganlens-faint", role: "status" });
-  const share = section("Keep and share", h("div", { class: "ganlens-row" },
+  const share = section("Keep and share", h("div", { class: "ganlens-canvas-row" },
     button("Copy picture", "to the clipboard", act("copy picture")), button("Save PNG", "download the picture", act("png")),
     button("Save recipe", "download the edits, to replay them in Python", act("recipe")), button("Open recipe", "show a saved recipe", () => file.click()), file,
     button("Copy as Python", "to the clipboard", () => clip(code.textContent))), code, copied);
-  const map = section("Where can it go?", h("div", { class: "ganlens-row" }, where), legend, about);
+  const map = section("Where can it go?", h("div", { class: "ganlens-canvas-row" }, where), legend, about);
   const readout = h("div", { class: "ganlens-readout" });
   const changes = section("What changed", readout);
   const progress = h("progress", { max: 100, "aria-label": "measuring" }), said = h("span", {});
-  const long = h("div", { class: "ganlens-row", role: "status" }, said, progress, button("Cancel", "stop this", act("cancel")));
+  const long = h("div", { class: "ganlens-canvas-row", role: "status" }, said, progress, button("Cancel", "stop this", act("cancel")));
   const summary = h("summary", {}, h("b", {}, "More"), h("span", { class: "ganlens-faint" }));
   const details = h("details", {}, summary, h("div", { class: "ganlens-columns" }, switches, h("div", {}, map, share), changes));
   el.append(long, details);

@@ -44,7 +44,7 @@ class Gallery {
       click: (event) => this.click(event),
       dblclick: (event) => this.click(event),
     };
-    const list = { class: "ganlens-list", role: "listbox", "aria-multiselectable": "true", "aria-label": "Units" };
+    const list = { class: "ganlens-list", role: "grid", "aria-multiselectable": "true", "aria-label": "Units" };
     this.list = h("div", { ...list, ...listeners }, this.spacer);
     this.el.append(...this.toolbar.elements, this.note, this.list, this.detail.element);
     this.el.addEventListener("keydown", (event) => this.escape(event));
@@ -164,20 +164,20 @@ class Gallery {
     const detail = { type: "button", class: "ganlens-tool", "data-detail": true, title: "Look closer (Enter)" };
     const row = h(
       "div",
-      { class: `ganlens-row${draws ? "" : " ganlens-vague"}`, role: "option", "data-unit": unit },
-      h("span", { class: "ganlens-unit" }, String(unit)),
+      { class: `ganlens-row${draws ? "" : " ganlens-vague"}`, role: "row", "data-unit": unit },
+      h("span", { class: "ganlens-unit", role: "gridcell" }, String(unit)),
       h(
         "span",
-        { class: "ganlens-text" },
+        { class: "ganlens-text", role: "gridcell" },
         h("span", { class: "ganlens-label", title }, name, " ", h("small", {}, category)),
         meter(iou, this.table.highest),
         h("small", { class: "ganlens-cut", title: "The concept with the next best IoU" }, runnerUp),
         h("small", { class: "ganlens-cut ganlens-chosen" }),
       ),
-      h("span", { class: "ganlens-strip", hidden: !this.table.images }),
+      h("span", { class: "ganlens-strip", role: "gridcell", hidden: !this.table.images }),
       h(
         "span",
-        { class: "ganlens-tools" },
+        { class: "ganlens-tools", role: "gridcell" },
         flagButton("favourite", { tabindex: -1, title: "Favourite (F)", "aria-label": `unit ${unit}: favourite` }),
         flagButton("artifact", { tabindex: -1, title: "Artifact (X)", "aria-label": `unit ${unit}: artifact` }),
         h("button", { ...detail, tabindex: -1, "aria-label": `unit ${unit}: look closer` }, icon("detail")),
@@ -204,8 +204,7 @@ class Gallery {
     row.tabIndex = unit === this.active ? 0 : -1;
     row.setAttribute("aria-label", said.join(", "));
     row.setAttribute("aria-selected", this.get("units").includes(unit));
-    row.setAttribute("aria-posinset", this.place.get(unit) + 1);
-    row.setAttribute("aria-setsize", this.shown.length);
+    row.setAttribute("aria-rowindex", this.place.get(unit) + 1);
     row.classList.toggle("ganlens-current", unit === this.get("unit"));
     row.querySelector(".ganlens-chosen").textContent = chosen;
     this.showFlags(unit, row);

@@ -33,11 +33,11 @@ function radios(label, entries, choose) {
 function render({ model, el }) {
   const stop = root(model, el, "ganlens-palette");
   const set = (name, value) => (model.set(name, value), model.save_changes());
-  const mode = radios("What the brush does", Object.keys(MODES).map((value) => ({ value, content: [icon(SIGNS[value]), MODES[value]] })), (value) => set("mode", value));
+  const mode = radios("What the brush does", Object.keys(MODES).map((value) => ({ value, content: [drawing(SIGNS[value]), MODES[value]] })), (value) => set("mode", value));
   mode.classList.add("ganlens-segments", "ganlens-modes");
   const strength = radios("Strength", Object.entries(STRENGTHS).map(([name, value]) => ({ value, content: [name] })), (value) => set("strength", Number(value)));
   strength.classList.add("ganlens-segments");
-  const head = h("h3", {}), key = h("div", { class: "ganlens-key", "aria-hidden": "true" });
+  const head = h("h3", {}), key = h("div", { class: "ganlens-canvas-key", "aria-hidden": "true" });
   for (const [count, name] of [[3, "well"], [2, "fairly"], [1, "a little"]]) key.append(bars(count), name);
   const place = h("div", {}), why = h("p", { class: "ganlens-why", role: "status" });
   const measuring = h("p", { class: "ganlens-why" });
@@ -59,23 +59,32 @@ function render({ model, el }) {
     dot.style.setProperty("--ganlens-concept", color);
     return {
       value: name, class: "ganlens-tile", "aria-label": `${name}: ${says}`, title: detail || says, "aria-disabled": how === 0 ? "true" : "false",
-      content: [crop, h("span", { class: "ganlens-name" }, dot, name), how === null ? h("span", { class: "ganlens-how" }) : bars(how)],
+      content: [crop, h("span", { class: "ganlens-canvas-name" }, dot, name), how === null ? h("span", { class: "ganlens-how" }) : bars(how)],
     };
   }
 
-  let tiles = null;
+  function renew(button, { content, value, ...attributes }) {
+    for (const [name, text] of Object.entries(attributes)) button.setAttribute(name, text);
+    button.replaceChildren(...content);
+  }
+
+  let tiles = null, arranged = "";
   function show() {
     const { mode: now, strength: much, concept } = Object.fromEntries(["mode", "strength", "concept"].map((name) => [name, model.get(name)]));
     mode.mark(now);
     const nearest = Object.values(STRENGTHS).reduce((a, b) => (Math.abs(b - much) < Math.abs(a - much) ? b : a));
     strength.mark(nearest);
     head.textContent = now === "remove" ? "What to remove" : "What to draw";
-    const focused = document.activeElement?.dataset?.value, inside = place.contains(document.activeElement);
-    tiles = radios(head.textContent, model.get("tiles").map(tile), (name) => set("concept", name));
-    tiles.classList.add("ganlens-tiles");
+    const all = model.get("tiles"), order = JSON.stringify([head.textContent, all.map(({ name }) => name)]);
+    if (order !== arranged) {
+      const focused = place.contains(document.activeElement) && document.activeElement.dataset.value;
+      tiles = radios(head.textContent, all.map(tile), (name) => set("concept", name));
+      tiles.classList.add("ganlens-tiles");
+      place.replaceChildren(tiles);
+      if (focused) tiles.querySelector(`[data-value="${CSS.escape(focused)}"]`)?.focus();
+      arranged = order;
+    } else all.forEach((data, i) => renew(tiles.children[i], tile(data))); // a click may be under way: the tile stays
     tiles.mark(concept);
-    place.replaceChildren(tiles);
-    if (inside) tiles.querySelector(`[data-value="${CSS.escape(focused)}"]`)?.focus();
     why.textContent = model.get("why");
     why.hidden = !model.get("why");
     measuring.textContent = model.get("measuring");

@@ -1,7 +1,8 @@
 function render({ model, el }) {
   const stop = root(model, el, "ganlens-seeds");
-  const strip = h("div", { class: "ganlens-strip" });
-  const number = h("input", { type: "number", min: 0, max: 2 ** 32 - 1, step: 1, "aria-label": "Seed", change: () => model.send({ kind: "seed", seed: Number(number.value) }) });
+  const strip = h("div", { class: "ganlens-canvas-strip" });
+  const number = h("input", { type: "number", min: 0, max: 2 ** 32 - 1, step: 1, "aria-label": "Seed", change: () => takeSeed(), keydown: (event) => event.key === "Enter" && takeSeed() });
+  const takeSeed = () => Number(number.value) !== model.get("seed") && model.send({ kind: "seed", seed: Number(number.value) });
   const every = h("button", { type: "button", class: "ganlens-button", title: "show the edit in these eight images, too", click: () => (model.set("edited", !model.get("edited")), model.save_changes()) }, "Same edit on all eight");
   el.append(strip, h("div", { class: "ganlens-head" }, h("label", { class: "ganlens-faint" }, "Seed ", number), every));
   let addresses = [];

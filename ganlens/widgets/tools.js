@@ -13,10 +13,10 @@ const ICONS = {
 };
 
 function render({ model, el }) {
-  const stop = root(model, el, "ganlens-tools");
+  const stop = root(model, el, "ganlens-canvas-tools");
   const bar = h("div", { role: "toolbar", "aria-label": "Tools" });
   const buttons = Object.entries(TOOLS).map(([tool, name]) =>
-    h("button", { type: "button", class: "ganlens-button", title: TIPS[tool], "data-tool": tool, click: () => set("tool", tool) }, icon(ICONS[tool]), name),
+    h("button", { type: "button", class: "ganlens-button", title: TIPS[tool], "data-tool": tool, click: () => set("tool", tool) }, drawing(ICONS[tool]), name),
   );
   bar.append(...buttons);
   const size = h("input", { type: "range", min: 0.01, max: 0.5, step: 0.01, "aria-label": "Size of the brush", input: () => set("radius", Number(size.value)) });

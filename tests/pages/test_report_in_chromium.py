@@ -200,6 +200,23 @@ class TestLooks:
         keep(page, "without-scripts")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser, file, scheme):
+    """No violation of WCAG 2.1, level A or AA, as axe-core finds them."""
+    import axe_core_python
+
+    page = browser.new_context(color_scheme=scheme).new_page()
+    page.goto(file.as_uri())
+    page.evaluate((Path(axe_core_python.__file__).parent / "axe.min.js").read_text())
+    found = page.evaluate(
+        """async () => {
+            const { violations } = await axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] });
+            return violations.map(({ id, nodes }) => [id, nodes.slice(0, 3).map(node => node.html.slice(0, 200))]);
+        }"""
+    )
+    assert found == []
+
+
 def test_names_do_nothing(look, D, tmp_path):
     names = ['<script>alert("1")</script>', '"><img src=x onerror=alert(2)>', "$\\frac$", "'); alert(3); ('"]
     concepts = tuple(Concept(f"{names[i % 4]}{i}", names[-i % 4]) for i in range(len(D.concepts)))

@@ -129,7 +129,7 @@ def measure_strokes(address: str) -> dict[str, float]:
         alone, times, sent, size = [ask_kernel(lab, "alone()")], [], [], []
         for i in range(24):
             if i % 8 == 0:
-                lab.get_by_role("button", name="reset", exact=True).click()
+                lab.get_by_role("button", name="Reset", exact=True).click()
                 lab.wait_for_timeout(500)
             lab.evaluate("seen.changes = []")
             traffic.clear()
@@ -229,7 +229,7 @@ def measure_heatmap(address: str) -> dict[str, float]:
         run_cells(lab, 1)
         seconds = lab.evaluate(RUN_HEATMAP)
         run_cells(lab, 3)
-        lab.locator(".ganlens-gallery [role=option]").first.wait_for()
+        lab.locator(".ganlens-gallery [role=row]").first.wait_for()
         view = lab.locator(".ganlens-heatmap").last
         view.scroll_into_view_if_needed()
         lab.wait_for_timeout(1000)

@@ -119,7 +119,9 @@ def test_paint_a_tree_away(address, folder, pictures, tree_cells, G, S):
         assert change[inside].mean() > 20 * change[far].mean()
         trees = [S.labels(as_image(picture))[0, 0] == S.index("tree") + 1 for picture in (before, after)]
         assert trees[1].sum() < 0.3 * trees[0].sum()
-        assert lab.locator(".ganlens-readout").last.inner_text().startswith("\tin the strokes")
+        lab.wait_for_function("document.querySelector('.ganlens-result').innerText.startsWith('tree −')")
+        lab.locator(".ganlens-fold summary").first.click()
+        assert "in the strokes" in lab.locator(".ganlens-readout").last.inner_text()
 
         recipe = ask_kernel(lab, "canvas.recipe.to_json()")
         shown = ask_kernel(lab, "hashlib.sha256(canvas.image.tobytes()).hexdigest()")
@@ -127,17 +129,18 @@ def test_paint_a_tree_away(address, folder, pictures, tree_cells, G, S):
         assert hashlib.sha256(replayed.tobytes()).hexdigest() == shown
         assert np.array_equal(replayed, after)
 
-        lab.get_by_role("button", name="undo", exact=True).click()
+        lab.get_by_role("button", name="Undo", exact=True).click()
         assert np.array_equal(wait_for_change(lab, after), before)
-        lab.get_by_role("button", name="redo", exact=True).click()
+        lab.get_by_role("button", name="Redo", exact=True).click()
         assert np.array_equal(wait_for_change(lab, before), after)
-        switch = lab.locator(".ganlens-history input")
-        switch.uncheck()
+        switch = lab.locator(".ganlens-history [role=switch]")
+        switch.click()
         assert np.array_equal(wait_for_change(lab, after), before)
-        lab.locator(".ganlens-history input").check()
+        lab.locator(".ganlens-history [role=switch]").click()
         wait_for_change(lab, before)
 
         keys_stay_inside(lab)
+        other_keys_pass(lab)
         wheel_and_tab_pass(lab)
         before_while_key_is_held(lab, pictures)
         reload_brings_all_back(lab, after, pictures)
@@ -153,7 +156,7 @@ def as_image(picture):
 
 def keys_stay_inside(lab):
     count = cells_of(lab)
-    for place in (lab.get_by_role("button", name="reset", exact=True), lab.locator(".ganlens-brush").first):
+    for place in (lab.get_by_role("button", name="Reset", exact=True), lab.locator(".ganlens-picture").first):
         place.focus()
         for key in "abddxm":
             lab.keyboard.press(key)
@@ -161,6 +164,26 @@ def keys_stay_inside(lab):
     assert cells_of(lab) == count
     kinds = "jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
     assert set(lab.evaluate(kinds)) == {"code"}
+
+
+def other_keys_pass(lab):
+    """Ctrl+S saves, Ctrl+Z is the page's, Shift+Enter runs the cell below, though a widget has the focus."""
+    lab.evaluate(
+        """() => {
+            window.passed = [];
+            jupyterapp.commands.commandExecuted.connect((_, { id }) => window.passed.push(id));
+        }"""
+    )
+    strokes = ask_kernel(lab, "len(canvas.history.strokes)")
+    for place in (lab.locator(".ganlens-picture").first, lab.get_by_role("button", name="Reset", exact=True)):
+        place.focus()
+        for key in ("Control+s", "Control+z", "Control+b"):
+            lab.keyboard.press(key)
+    lab.wait_for_timeout(300)
+    passed = lab.evaluate("window.passed")
+    assert passed.count("docmanager:save") == 2
+    assert passed.count("application:toggle-left-area") == 2
+    assert ask_kernel(lab, "len(canvas.history.strokes)") == strokes
 
 
 def wheel_and_tab_pass(lab):
@@ -173,18 +196,29 @@ def wheel_and_tab_pass(lab):
     lab.wait_for_timeout(400)
     assert lab.evaluate(top) != before
     lab.set_viewport_size({"width": 1280, "height": 1000})
-    lab.locator(".ganlens-brush").focus()
+    lab.locator(".ganlens-picture").focus()
     lab.keyboard.press("Tab")
-    assert not lab.evaluate("document.activeElement.matches('.ganlens-brush')")
+    assert not lab.evaluate("document.activeElement.matches('.ganlens-picture')")
 
 
 def before_while_key_is_held(lab, pictures):
-    lab.locator(".ganlens-brush").focus()
-    assert not lab.locator(".ganlens-before").is_visible()
+    lab.locator(".ganlens-picture").focus()
+    shown = "document.querySelector('.ganlens-brush input').getAttribute('aria-valuetext')"
+    assert lab.evaluate(shown) == "0 % original"
     lab.keyboard.down("b")
-    assert lab.locator(".ganlens-before").is_visible()
+    assert lab.evaluate(shown) == "100 % original"
     lab.keyboard.up("b")
-    assert not lab.locator(".ganlens-before").is_visible()
+    assert lab.evaluate(shown) == "0 % original"
+    slider = lab.locator(".ganlens-brush input")
+    box, whole = slider.bounding_box(), lab.locator(".ganlens-picture").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    lab.mouse.move(box["x"] + 19, middle)
+    lab.mouse.down()
+    lab.mouse.move(whole["x"] + whole["width"] / 2, middle, steps=8)
+    lab.mouse.up()
+    assert 35 <= int(lab.evaluate(shown).split()[0]) <= 65
+    lab.screenshot(path=pictures / "canvas-before-after.png")
+    slider.fill("0")
 
 
 def reload_brings_all_back(lab, after, pictures):
@@ -192,14 +226,14 @@ def reload_brings_all_back(lab, after, pictures):
     lab.wait_for_timeout(1000)
     lab.reload()
     assert np.array_equal(pixels(lab), after)
-    lab.locator(".ganlens-history input").wait_for()
+    lab.locator(".ganlens-history [role=switch]").wait_for()
     assert "remove tree" in lab.locator(".ganlens-history").inner_text()
-    assert lab.get_by_label("units of", exact=True).input_value() == "tree"
+    assert lab.get_by_role("radio", name="tree").get_attribute("aria-checked") == "true"
     lab.screenshot(path=pictures / "canvas-after-reload.png")
     paint(lab, [0, 1, 2])  # it still works
-    lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 2")
-    lab.get_by_role("button", name="undo", exact=True).click()
-    lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 1")
+    lab.wait_for_function("document.querySelectorAll('.ganlens-history [role=switch]').length === 2")
+    lab.get_by_role("button", name="Undo", exact=True).click()
+    lab.wait_for_function("document.querySelectorAll('.ganlens-history [role=switch]').length === 1")
 
 
 def saved_notebook_has_a_picture(lab, folder, pictures):
@@ -233,7 +267,8 @@ def test_two_canvases_and_two_views(address, folder, pictures):
         assert np.array_equal(pixels(lab, 0), painted)
 
         # An error is shown, and the page goes on.
-        units = lab.get_by_label("units", exact=True).first
+        lab.locator(".ganlens-fold summary").first.click()
+        units = lab.get_by_label("Units", exact=True).first
         units.fill("3, x")
         units.press("Enter")
         failure = lab.locator(".ganlens-failure").first
@@ -254,13 +289,13 @@ def test_pen_and_keyboard(address, folder, pictures):
         before = pixels(lab)
         ask_kernel(lab, "setattr(canvas, 'mode', 'add')")
         lab.wait_for_timeout(300)
-        lab.locator(".ganlens-brush").focus()
+        lab.locator(".ganlens-picture").focus()
         for key in ("ArrowDown", "ArrowDown", "ArrowLeft", " "):
             lab.keyboard.press(key)
         after = wait_for_change(lab, before)
         assert "row 6 of 8, column 4 of 8" in lab.locator(".ganlens-quiet").first.inner_text()
         assert ask_kernel(lab, "canvas.history.strokes[0].cells") == [43]
-        lab.keyboard.press("Control+z")
+        lab.keyboard.press("z")
         assert np.array_equal(wait_for_change(lab, after), before)
         lab.keyboard.press("n")
         wait_for_change(lab, before)
@@ -277,10 +312,10 @@ def test_pen_and_keyboard(address, folder, pictures):
             }""",
             BRUSH,
         )
-        lab.wait_for_function("document.querySelectorAll('.ganlens-history input').length === 1")
+        lab.wait_for_function("document.querySelectorAll('.ganlens-history [role=switch]').length === 1")
         assert ask_kernel(lab, "canvas.history.strokes[0].cells") == [0, 1, 2]
         radius = ask_kernel(lab, "canvas.radius")
-        lab.locator(".ganlens-brush").focus()
+        lab.locator(".ganlens-picture").focus()
         lab.keyboard.press("]")
         lab.wait_for_timeout(300)
         assert ask_kernel(lab, "canvas.radius") > radius

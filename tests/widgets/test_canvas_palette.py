@@ -204,6 +204,25 @@ class TestTools:
         assert canvas.mode == "remove"
 
 
+def test_strokes_from_several_threads_are_all_kept(canvas):
+    """The page's messages come on the main thread and on others."""
+    canvas.concept, canvas.layer = "tree", "layer4"
+
+    def paint(first):
+        for cell in range(first, first + 16):
+            canvas.brush._handle_custom_msg({"kind": "stroke", "cells": [cell], "grid": [8, 8]}, [])
+
+    threads = [threading.Thread(target=paint, args=[16 * i]) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert canvas.wait()
+    assert sorted(cell for stroke in canvas.history.strokes for cell in stroke.cells) == list(range(64))
+    assert len(canvas.edits) == 64
+    assert np.array_equal(canvas.image, gl.replay(canvas.recipe))
+
+
 class TestWhatIsPaintedWhileMeasuring:
     @pytest.fixture
     def slow(self, G, S, monkeypatch):

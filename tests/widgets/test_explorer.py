@@ -29,10 +29,29 @@ def everywhere(explorer, trait):
 
 class TestLinks:
     def test_a_selection_in_one_is_one_in_all(self, explorer):
-        for i, part in enumerate((explorer.gallery, explorer.heatmap, explorer.canvas, explorer)):
+        explorer.canvas.concept = "tree"
+        painted = explorer.canvas.units
+        for i, part in enumerate((explorer.gallery, explorer.heatmap, explorer)):
             part.units, part.unit = (7, i), i
-            assert everywhere(explorer, "units") == [(7, i)] * 4
-            assert everywhere(explorer, "unit") == [i] * 4
+            assert everywhere(explorer, "units") == [(7, i)] * 3 + [painted]
+            assert everywhere(explorer, "unit")[:3] == [i] * 3
+        explorer.canvas.units = (3, 4)
+        assert everywhere(explorer, "units") == [(3, 4)] * 4
+
+    def test_what_is_looked_at_is_offered_to_the_brush(self, explorer):
+        explorer.canvas.concept = "tree"
+        painted = explorer.canvas.units
+        assert explorer.offer.offer == ["", ""]
+        other = next(unit for unit in range(192) if unit not in painted)
+        for unit, words in ((painted[2], "one of the 20"), (other, "not among the 20")):
+            explorer.gallery.units, explorer.gallery.unit = (unit,), unit
+            assert explorer.offer.offer[0] == f"Unit {unit} is {words} that the brush switches."
+            assert explorer.canvas.units == painted
+        explorer.offer._handle_custom_msg({"kind": "use"}, [])
+        assert explorer.canvas.units == (other,)
+        assert explorer.offer.offer == ["", ""]
+        explorer.heatmap.units = (1, 2, 3)
+        assert explorer.offer.offer == ["3 units are selected; the brush switches 1.", "Use these"]
 
     def test_a_concept_brings_its_units(self, explorer, dissections):
         for part, concept in ((explorer.heatmap, "dome"), (explorer.gallery, "tree"), (explorer.canvas, "cloud")):
@@ -67,7 +86,7 @@ class TestLinks:
     def test_two_explorers_are_apart(self, explorer, dissections):
         other = gl.Explorer(dissections)
         explorer.units = (5,)
-        assert other.units == ()
+        assert other.units == other.gallery.units == ()
 
 
 class TestErrors:
@@ -112,27 +131,32 @@ def test_in_jupyterlab(tmp_path, request):
     with jupyterlab(tmp_path) as address, page(address, "explorer.ipynb") as lab:
         lab.set_viewport_size({"width": 1400, "height": 1500})
         run_cells(lab, 2)
-        rows = lab.locator(".ganlens-gallery [role=option]")
+        rows = lab.locator(".ganlens-gallery [role=row]")
         rows.nth(2).wait_for()
         lab.wait_for_function("document.querySelectorAll('.ganlens-seeds img').length === 8")
 
         rows.nth(2).click()
         unit = ask_kernel(lab, "explorer.unit")
         assert ask_kernel(lab, "explorer.units") == [unit]
-        assert lab.get_by_label("units", exact=True).input_value() == str(unit)
+        lab.get_by_text(f"Unit {unit} is selected.").wait_for()
+        lab.get_by_role("button", name="Use it alone").click()
+        lab.wait_for_function("document.querySelector('.ganlens-offer').hidden")
+        assert ask_kernel(lab, "list(explorer.canvas.units)") == [unit]
+        lab.get_by_role("tab", name="Heatmap").click()
         lab.get_by_text(f"Selected: unit {unit}").wait_for()
+        lab.get_by_role("tab", name="Units").click()
 
-        lab.get_by_label("units of", exact=True).select_option("door")
+        lab.locator(".ganlens-fold summary").click()
+        lab.get_by_label("Units of", exact=True).select_option("door")
         best = ask_kernel(lab, "dissections['layer4'].units('door', 20)")
         lab.wait_for_function(
-            "unit => document.querySelector('.ganlens-gallery [role=option][aria-selected=true]')"
+            "unit => document.querySelector('.ganlens-gallery [role=row][aria-selected=true]')"
             "?.getAttribute('aria-label').startsWith(`unit ${unit},`)",
             arg=best[0],
         )
-        lab.get_by_text(f"Selected: unit {best[0]}, door").wait_for()
         lab.screenshot(path=pictures / "explorer.png")
 
-        lab.get_by_role("button", name="which units?", exact=True).click()
+        lab.get_by_role("button", name="Which units?", exact=True).click()
         brush = lab.locator(".ganlens-brush canvas")
         brush.scroll_into_view_if_needed()
         box = brush.bounding_box()
@@ -143,9 +167,8 @@ def test_in_jupyterlab(tmp_path, request):
         lab.get_by_text("20 units found in the region").wait_for()
         lab.screenshot(path=pictures / "explorer-found.png")
 
-        layers = lab.locator("select:visible", has=lab.locator("option", has_text="layer5"))
-        assert layers.count() == 1
-        layers.select_option("layer5")
+        lab.locator(".ganlens-gallery select", has=lab.locator("option", has_text="layer5")).select_option("layer5")
+        lab.get_by_role("tab", name="Heatmap").click()
         lab.wait_for_function("document.querySelector('.ganlens-heatmap').innerText.includes('160 of 160 units')")
         assert ask_kernel(lab, "[explorer.layer, explorer.canvas.layer, explorer.heatmap.layer]") == ["layer5"] * 3
         assert lab.locator(".ganlens-failure").count() == 0

@@ -589,7 +589,7 @@ class TestInJupyterLab:
         painted.until("gallery.unit", painted.ask("min(D.labels, key=lambda l: (l.iou, -l.unit)).unit"))
         page.keyboard.press("Home")
         page.keyboard.press("PageDown")
-        page.wait_for_function("document.activeElement.getAttribute('aria-posinset') === '5'")
+        page.wait_for_function("document.activeElement.getAttribute('aria-rowindex') === '5'")
         page.keyboard.press("ControlOrMeta+a")
         painted.until("len(gallery.units)", 192)
         page.keyboard.press("Tab")
