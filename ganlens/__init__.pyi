@@ -18,6 +18,7 @@ from ganlens.effects.insertion import average_causal_effect as average_causal_ef
 from ganlens.effects.insertion import insertion_effect as insertion_effect
 from ganlens.effects.minimal_units import minimal_units as minimal_units
 from ganlens.effects.optimization import optimize_units as optimize_units
+from ganlens.effects.paintable import paintable as paintable
 from ganlens.effects.rankings import compare_rankings as compare_rankings
 from ganlens.effects.rankings import match_and_cause as match_and_cause
 from ganlens.effects.rankings import unit_gradients as unit_gradients

@@ -204,8 +204,9 @@ class UnitGallery(View):
 
     def _make_strips(self, D: Dissection, units: list[int]) -> None:
         for some in batches(units, BATCH):
-            if self.worker.jobs:
-                return  # the page asks for something
+            if self.worker.jobs:  # the page asks for something: that goes first
+                self.worker.request("sheet", lambda: self._make_strips(D, units))
+                return
             strips(D, some, self.k)
         self.keep_picture()
 

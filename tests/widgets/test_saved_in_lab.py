@@ -8,7 +8,10 @@ import nbformat
 import pytest
 from lab import jupyterlab, need_chromium, page, run_cells, tell_kernel, write_notebook
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("saved in lab"),
+]  # the second test reads what the first saved
 
 SETUP = """
 import torch
@@ -76,7 +79,7 @@ def test_pictures_survive(address, folder, request):
         lab.wait_for_timeout(3000)  # the picture follows what is painted
         save(lab)
         wide = lab.evaluate(f"i => ({OUTPUTS})(i).querySelector('.jp-RenderedImage img').naturalWidth", 3)
-        assert wide == 776  # before and after
+        assert wide == 872  # before and after
         lab.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.restart()")
         for i in range(1, 1 + len(WIDGETS)):
             lab.wait_for_function(f"i => ({SEEN})(i).gone.length > 0", arg=i, timeout=30_000)
