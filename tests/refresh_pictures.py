@@ -18,10 +18,12 @@ SHOWN = ("tree", "dome", "cloud", "door", "window")  # rows of the first picture
 SETUP = """
 import ganlens as gl
 G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
-D = gl.dissect(G, S, "layer4", n=2000, progress=False)
+D = gl.dissect(G, S, ["layer4", "layer6"], n=2000, progress=False)
 """
-CANVAS = "canvas = gl.InterventionCanvas(D, seed={seed}, concept='tree'); canvas"
-GALLERY = "gl.UnitGallery(D)"
+SEED, TREE = 25, (0.84, 0.68)  # an image with one tree, and where it stands
+CANVAS = f"canvas = gl.InterventionCanvas(D, seed={SEED}); canvas"
+EXPLORER = f"explorer = gl.Explorer(D, seed={SEED}); explorer"
+GALLERY = "gl.UnitGallery(D['layer4'])"
 
 
 def save(name: str, ax) -> None:
@@ -64,25 +66,37 @@ def before_and_after(G, D, seeds):
     return gl.plots.before_after(G.generate(seeds), G.generate(seeds, [edit]))
 
 
-def screenshots(seed: int, cells: list[int]) -> None:
-    """The canvas after a tree was painted away, and the gallery, in JupyterLab."""
+def screenshots() -> None:
+    """The canvas after a tree was painted away, the gallery and the explorer, in JupyterLab."""
     sys.path.insert(0, str(Path(__file__).parent / "widgets"))
     from lab import jupyterlab, page, run_cells, tell_kernel, write_notebook
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_notebook(folder / "canvas.ipynb", SETUP, CANVAS.format(seed=seed))
+        write_notebook(folder / "canvas.ipynb", SETUP, CANVAS)
         write_notebook(folder / "gallery.ipynb", SETUP, GALLERY)
+        write_notebook(folder / "explorer.ipynb", SETUP, EXPLORER)
         with jupyterlab(folder) as address:
-            with page(address, "canvas.ipynb") as lab:
+            with page(address, "canvas.ipynb", large) as lab:
                 run_cells(lab, 2)
-                tell_kernel(lab, f"canvas.paint({cells}, 'remove'); canvas.wait(30)")
+                tell_kernel(lab, "canvas.background.wait(120); canvas.concept = 'tree'")
+                tell_kernel(lab, f"canvas.fill(*{TREE}); assert canvas.wait(30)")
                 lab.wait_for_timeout(1500)
                 keep(lab.locator(".ganlens-panel").last, "canvas.jpg")
+            with page(address, "explorer.ipynb", large) as lab:
+                run_cells(lab, 2)
+                tell_kernel(lab, "explorer.canvas.background.wait(120); explorer.concept = 'tree'")
+                lab.wait_for_timeout(4000)
+                keep(lab.locator(".ganlens-explorer").last, "explorer.jpg")
             with page(address, "gallery.ipynb") as lab:
                 run_cells(lab, 2)
                 lab.wait_for_timeout(4000)
                 keep(lab.locator(".ganlens-gallery").last, "gallery.jpg")
+
+
+def large(page) -> None:
+    """So large that nothing is cut off or covered."""
+    page.set_viewport_size({"width": 1500, "height": 1300})
 
 
 def keep(element, name: str) -> None:
@@ -94,9 +108,7 @@ def main() -> None:
     G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
     dissections = gl.dissect(G, S, list(G.layers), n=2000)
     figures(G, S, dissections)
-    (seed,) = with_large(S, G, "tree", k=1, among=16)
-    tree = (S.labels(G.generate([seed]))[0, 0] == S.index("tree") + 1).reshape(8, 8, 8, 8).float().mean((1, 3))
-    screenshots(seed, (tree > 0.2).flatten().nonzero().flatten().tolist())
+    screenshots()
 
 
 if __name__ == "__main__":
