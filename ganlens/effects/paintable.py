@@ -183,15 +183,24 @@ def shares(found: Sequence[Paint], D: Dissection) -> tuple[float, float, float, 
     return float(gained), float(beside), removed, float(np.mean([one.spoiled for one in found])) / picture
 
 
-def paint(D: Dissection, opened: OpenedGenerator, concept: int, units: Sequence[int], level) -> Paint:
-    """What adding in each place, and removing everywhere, do to an opened image."""
+def paint(
+    D: Dissection,
+    opened: OpenedGenerator,
+    concept: int,
+    units: Sequence[int],
+    level,
+    pause: Callable[[], object] = lambda: None,
+) -> Paint:
+    """What adding in each place, and removing everywhere, do to an opened image; ``pause`` is called between passes."""
     named = named_levels(D, D.concepts[concept], level) if isinstance(level, str) else None
     on = insert(D.layer, units, level if named is None else named[list(units)])
     G, r = generator_of(D), opened.features
     with torch.no_grad():
         mask = places(*D.shape[:2]).to(r.device)
         added = opened.resume(torch.where(mask, G.edited_features(r, [on]), r))
+        pause()
         without = opened.resume(G.edited_features(r, [ablate(D.layer, units)]))
+        pause()
         before, after, left = (count_pixels(D, x) for x in (opened.image, added, without))
     change = after - before  # (places, C)
     gained = change[:, concept]

@@ -77,6 +77,8 @@ class InterventionCanvas(CanvasTraits, w.VBox):
     >>> picture = gl.replay(canvas.recipe)
     """
 
+    KEPT = "jpeg"
+
     def __init__(
         self,
         dissections: Dissection | Mapping[str, Dissection],
@@ -97,6 +99,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         ] = []  # mode, cells, concept of what was painted while the units were being measured
         self.changes: dict[int, tuple[Edit, str]] = {}  # by identity of the edit, what it changed
         self.copied: Copy | None = None
+        self.painted = -np.inf  # when the last stroke came
         self.image: np.ndarray | None = None
         self.before: np.ndarray | None = None
         for name, value in self.generator.settings.items():
@@ -241,16 +244,6 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         return before, self.renderer.render(self.seed, self.edits)[1] if self.edits else before
 
     @property
-    def pixels(self) -> int:
-        """Pixels in which concepts are counted."""
-        return self.D.shape[2] * self.D.shape[3]
-
-    @property
-    def verb(self) -> str:
-        """What the palette is about: "add" or "remove"."""
-        return "remove" if self.mode == "remove" else "add"
-
-    @property
     def learning(self) -> bool:
         """Whether the units of the concept on show are still being measured."""
         return self.concept is not None and not self.D.ranks(self.concept, self.order)
@@ -297,6 +290,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
 
     def _add(self, stroke: Stroke) -> None:
         self.generator.check_edit(stroke.edit)
+        self.painted = time.monotonic()
         with self.lock:
             self.history.add(stroke)
             self._take_history()

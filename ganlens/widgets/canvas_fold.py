@@ -6,6 +6,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from ganlens.images import encode
+from ganlens.widgets.gallery import known_as
 from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.strokes import parse_units, write_units
 
@@ -48,7 +49,7 @@ class Controls:
         return {
             "layers": best + [[layer, layer] for layer in canvas.dissections],
             "layer": AUTO if several and canvas.auto else canvas.layer,
-            "concepts": [["choose …", NONE], *([str(c), str(c)] for c in D.concepts)],
+            "concepts": [["choose …", NONE], *([name, name] for name in known_as(D.concepts))],
             "concept": concept,
             "orders": [list(pair) for pair in ORDERS.items()],
             "settings": {name: NONE if value is None else value for name, value in settings.items()},
@@ -69,7 +70,7 @@ class Controls:
 
     def legend(self) -> list[list[str]]:
         """The colours of the map, with the numbers of pixels that they stand for."""
-        least = [round(self.canvas.pixels / share) for share in (256, 128, 64)]
+        least = [max(1, round(self.canvas.pixels / share)) for share in (256, 128, 64)]
         texts = [f"under {least[0]}", f"{least[0]} to {least[1] - 1}", f"{least[1]} to {least[2] - 1}"]
         return [[text, color] for text, color in zip([*texts, f"{least[2]} or more"], SHADES, strict=True)]
 

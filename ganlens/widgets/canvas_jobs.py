@@ -18,6 +18,7 @@ from ganlens.widgets.canvas_palette import Tried, crops, shown_concepts, tiles
 from ganlens.widgets.canvas_state import Easel, on_levels
 from ganlens.widgets.canvas_words import result_of, signed
 from ganlens.widgets.change_tables import unit_table
+from ganlens.widgets.gallery import known_as
 from ganlens.widgets.orders import measure_order
 from ganlens.widgets.strokes import Copy
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ganlens.widgets.canvas import InterventionCanvas
 
 FOUND = 20  # units that a region query gives
+QUIET = 2.0  # seconds after a stroke, in which nothing is measured that nobody has asked for
 PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
 
 
@@ -52,6 +54,7 @@ def render(canvas: "InterventionCanvas") -> None:
         canvas.worker.request("crops", lambda: cut_crops(canvas))
     if easel.segmenter is not None:
         canvas.worker.request("measure", lambda: measure(canvas, easel, seed, edits, layer))
+    canvas.show_fold()
     canvas.keep_picture()
 
 
@@ -63,7 +66,7 @@ def measure(canvas: "InterventionCanvas", easel: Easel, seed: int, edits: tuple[
     last = next((s for s in reversed(canvas.history.strokes) if s.on), None)
     if edits and last is not None and last.edit is edits[-1]:
         before, after = (easel.counts(seed, some, layer) for some in (edits[:-1], edits))
-        names = list(map(str, canvas.D.concepts))
+        names = known_as(canvas.D.concepts)
         concept = names.index(last.concept) if last.concept in names else None
         result = result_of(names, concept, before, after, canvas.pixels)
         if canvas.worker.outdated("render"):
@@ -105,17 +108,27 @@ def try_concepts(canvas: "InterventionCanvas") -> None:
     """Try what can be drawn and removed in the image on show, concept by concept; everything else goes first."""
     tried, G, seed = canvas.tried, canvas.generator, canvas.seed
     jobs = [(layer, c) for c in shown_concepts(canvas.D) for layer in canvas.dissections]
+
+    def may_go_on() -> bool:
+        """Wait while somebody paints; False if it is not wanted any more."""
+        while canvas.tried is tried and not canvas.background.stopped:
+            quiet = canvas.worker.idle and canvas.long_worker.idle
+            if quiet and time.monotonic() - canvas.painted >= QUIET:
+                return True
+            time.sleep(PAUSE)
+        return False
+
     for number, (layer, c) in enumerate(jobs):
         if (layer, c) in tried.found:
             continue
-        while not ((canvas.worker.idle and canvas.long_worker.idle) or canvas.background.stopped):
-            time.sleep(PAUSE)
-        if canvas.tried is not tried or canvas.background.stopped:
+        if not may_go_on():
             return
         D = replace(canvas.dissections[layer], generator=G)
         if D.iou[:, c].any():
             units = D.units(D.concepts[c], canvas.k)
-            tried.found[layer, c] = paint(D, G.open(layer, seed), c, units, on_levels(D, units, canvas.level))
+            tried.found[layer, c] = paint(
+                D, G.open(layer, seed), c, units, on_levels(D, units, canvas.level), may_go_on
+            )
         done = f"measuring what can be painted here: {100 * number // len(jobs)} %"
         canvas.palette.tiles, canvas.palette.why = tiles(canvas)
         canvas.palette.measuring = done
@@ -153,7 +166,7 @@ def map_where(canvas: "InterventionCanvas") -> None:
         gains = where(D, concept, canvas.seed, units=canvas.units, level=on_levels(D, canvas.units, canvas.level))
     if canvas.long_worker.outdated("where") or not canvas.where:
         return
-    least, best = round(canvas.pixels / 256), int(gains.max())
+    least, best = max(1, round(canvas.pixels / 256)), int(gains.max())
     good = int((gains >= least).sum())
     words = f"{concept}: the best cell gains {best} of {canvas.pixels:,} pixels"
     words += f"; {good} cell{'s' * (good > 1)} gain{'s' * (good == 1)} {least} or more" if good else ": hardly anywhere"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ganlens.arguments import check_number
 from ganlens.images import palette
+from ganlens.widgets.gallery import known_as
 from ganlens.widgets.strokes import fitted, region_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def obey(canvas: "InterventionCanvas", message: dict, buffers: Sequence = ()) ->
 def show_strokes(canvas: "InterventionCanvas") -> None:
     """Show what was painted, and what can be undone."""
     strokes, colors = canvas.history.strokes, palette(len(canvas.D.concepts))
-    known = {str(c): "#" + colors[i].tobytes().hex() for i, c in enumerate(canvas.D.concepts)}
+    known = {name: "#" + color.tobytes().hex() for name, color in zip(known_as(canvas.D.concepts), colors, strict=True)}
     canvas.list.rows = [
         {
             "label": s.label,

@@ -12,6 +12,7 @@ from ganlens.effects.paintable import DRAWN, PLACES, REMOVED, Paint
 from ganlens.images import encode, palette, resize, to_uint8
 from ganlens.segmenters.base import checked_labels
 from ganlens.widgets.canvas_words import listed
+from ganlens.widgets.gallery import known_as
 
 if TYPE_CHECKING:
     from ganlens.widgets.canvas import InterventionCanvas
@@ -68,12 +69,12 @@ def best_layer(canvas: "InterventionCanvas", concept: int) -> str | None:
 def tiles(canvas: "InterventionCanvas") -> tuple[list[dict], str]:
     """What the page knows of each tile, and why some are grey."""
     D, mode, pixels = canvas.D, canvas.verb, canvas.pixels
-    colors = palette(len(D.concepts))
+    colors, names = palette(len(D.concepts)), known_as(D.concepts)
     rows, reasons = [], {}
     for c in shown_concepts(D):
         layer = (best_layer(canvas, c) if canvas.auto else None) or canvas.layer
         paint = canvas.tried.found.get((layer, c))
-        row = {"name": str(D.concepts[c]), "color": "#" + colors[c].tobytes().hex()}
+        row = {"name": names[c], "color": "#" + colors[c].tobytes().hex()}
         row |= {"how": None, "reason": "", "detail": "", "worth": -1.0}
         if paint:
             value = worth(paint, mode, pixels)
@@ -117,7 +118,7 @@ def why(reasons: dict[str, str]) -> str:
 
 def crops(D: Dissection) -> dict[str, bytes]:
     """A piece of a top image of each concept's best unit, where most of the concept is, as JPEG."""
-    G, found = D.attached("generator"), {}
+    G, names, found = D.attached("generator"), known_as(D.concepts), {}
     for c in shown_concepts(D):
         unit = int(D.iou[:, c].argmax())
         seeds = [seed for seed in D.top[unit, :LOOKED_AT].tolist() if seed >= 0]
@@ -133,7 +134,7 @@ def crops(D: Dissection) -> dict[str, bytes]:
         image, top, left = np.unravel_index(int(near.argmax()), near.shape)
         picture = to_uint8(x)[image]
         scale = picture.shape[0] / there.shape[1]
-        found[str(D.concepts[c])] = encode(piece(picture, round(top * scale), round(left * scale)), quality=85)
+        found[names[c]] = encode(piece(picture, round(top * scale), round(left * scale)), quality=85)
     return found
 
 

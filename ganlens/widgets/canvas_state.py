@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ganlens.widgets.strokes import union
 KEPT = 6  # pictures whose label planes are remembered
 COVERED = 0.3  # of a cell, by a thing that it belongs to
 SLOW = 0.05  # seconds; an image that takes longer is given up when a newer one is asked for
+
+_levels: WeakKeyDictionary[Dissection, dict[str, torch.Tensor]] = WeakKeyDictionary()  # of all units, by name
 
 
 class Easel:
@@ -119,8 +122,10 @@ def on_levels(D: Dissection, units: Sequence[int], level: str) -> list[float]:
     named = level.removeprefix("q")
     if level == named != "mean":
         return [float(level)] * len(units)
-    levels = D.levels.mean() if named == "mean" else D.levels.quantile(float(named))
-    return levels[list(units)].tolist()
+    known = _levels.setdefault(D, {})
+    if named not in known:
+        known[named] = D.levels.mean() if named == "mean" else D.levels.quantile(float(named))
+    return known[named][list(units)].tolist()
 
 
 def planes_of(segmenter: Segmenter, x: torch.Tensor) -> np.ndarray:

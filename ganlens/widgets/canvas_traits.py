@@ -22,7 +22,7 @@ FOLLOWED = {  # traits of the canvas that parts follow, and set
     "palette": ("mode", "strength", "concept"),
 }
 # traits that the fold shows
-SHOWN = ["layer", "units", "concept", "k", "order", "level", "strength", "smooth", "mode", "where", "edits", "seed"]
+SHOWN = ["layer", "units", "concept", "k", "order", "level", "strength", "smooth", "mode", "where"]
 SHOWN += ["truncation", "label", "found"]
 
 
@@ -35,6 +35,16 @@ class CanvasTraits(Panel):
     def generator(self) -> Generator:
         """The generator in the setting on show."""
         raise NotImplementedError
+
+    @property
+    def pixels(self) -> int:
+        """Pixels in which concepts are counted."""
+        return self.D.shape[2] * self.D.shape[3]
+
+    @property
+    def verb(self) -> str:
+        """What the palette is about: "add" or "remove"."""
+        return "remove" if self.mode == "remove" else "add"
 
     seed = traitlets.Int(0)
     edits = traitlets.Tuple()

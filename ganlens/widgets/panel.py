@@ -49,6 +49,7 @@ class Panel(traitlets.HasTraits):
         By layer.
     """
 
+    KEPT: ClassVar[str] = "png"  # kind of the saved picture
     PICTURED: ClassVar[tuple[str, ...]] = ("layer",)  # traits that the saved picture depends on
 
     layer = traitlets.Unicode().tag(sync=True)
@@ -150,7 +151,7 @@ class Panel(traitlets.HasTraits):
 
     def fallback(self) -> tuple[str, bytes]:
         """What a saved notebook shows without a kernel: the kind of the picture, and its bytes."""
-        return "image/png", encode(self.picture(), "png")
+        return f"image/{self.KEPT}", encode(self.picture(), self.KEPT)
 
     def snapshot(self) -> Image:
         """The widget as it is now, as a picture that stays in the notebook."""

@@ -541,7 +541,7 @@ class TestSettings:
 class TestStatic:
     def test_bundle_has_a_picture_and_few_words(self, canvas):
         canvas.paint(CELLS)
-        assert canvas.saved.bundle()[0]["image/png"]
+        assert canvas.saved.bundle()[0]["image/jpeg"]
         assert canvas._repr_mimebundle_()[0]["text/plain"] == "<InterventionCanvas layer4 of scenes>"
 
     def test_picture_is_before_and_after(self, canvas):

@@ -240,8 +240,8 @@ def saved_notebook_has_a_picture(lab, folder, pictures):
     lab.evaluate("jupyterapp.commands.execute('docmanager:save')")
     lab.wait_for_timeout(1000)
     notebook = nbformat.read(folder / "paint.ipynb", as_version=4)
-    picture = notebook.cells[1].outputs[0].data["image/png"]
-    assert base64.b64decode(picture)[:4] == b"\x89PNG"
+    picture = notebook.cells[1].outputs[0].data["image/jpeg"]
+    assert base64.b64decode(picture)[:2] == b"\xff\xd8"
     convert = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", str(folder / "paint.ipynb")]
     subprocess.run(convert, check=True, capture_output=True)
     assert picture.replace("\n", "")[:200] in (folder / "paint.html").read_text().replace("\n", "")
