@@ -473,6 +473,7 @@ MEASURED = {
         {"seed": 3, "k": 2, "level": 1.0, "stride": 4, "batch_size": 8, "units": [1]},
         NEAR | {"level": LEVELS},
     ),
+    "paintable": ((), ONE | {"n": 1, "k": 2, "level": 1.0, "sample": None}, NEAR | {"level": LEVELS}),
     "minimal_units": (
         ("red",),
         ONE | {"remove": 0.5, "collateral": 0.5, "k": 2, "to": "zero", "by": ["iou"], "tries": 2},
@@ -546,6 +547,7 @@ def test_dissect(lab, options, other):
         "unit_effects",
         "context",
         "where",
+        "paintable",
         "insertion_effect",
         "report",
         "average_causal_effect",

@@ -147,10 +147,11 @@ def paintable(
     >>> found.layers, found.gained.shape
     (('layer4', 'layer5'), (2, 13))
     """
-    by_layer = {dissections.layer: dissections} if isinstance(dissections, Dissection) else dict(dissections)
-    Ds = [check_dissection(D) for D in by_layer.values()]
-    n = check_image_count(n)
-    first = Ds[0]
+    given = [*dissections.values()] if isinstance(dissections, Mapping) and dissections else [dissections]
+    Ds = [check_dissection(D) for D in given]
+    first, n = Ds[0], check_image_count(n)
+    if any(D.concepts != first.concepts for D in Ds):
+        raise ValueError("the dissections have different vocabularies; give each of them to paintable alone")
     sample = check_sample(sample, first.sample + 1)
     names = "gained", "beside", "removed", "spoiled"
     values = {name: np.full((len(Ds), len(first.concepts)), np.nan) for name in names}

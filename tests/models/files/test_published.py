@@ -118,7 +118,9 @@ class TestNames:
         [("proggan-churc", "proggan-church"), ("stylegan-cat", "stylegan2-cat"), ("scene", "scenes")],
     )
     def test_unknown(self, given, meant, cache):
-        with pytest.raises(ValueError, match=rf"did you mean '{meant}'.*list_models\(\) says more"):
+        with pytest.raises(
+            ValueError, match=rf"did you mean '{meant}'.*list_models\(\), or .ganlens models., says more"
+        ):
             gl.load_generator(given)
 
 
