@@ -2,14 +2,14 @@
 
 import nbformat
 import pytest
-from refresh_notebooks import NOTEBOOKS, WIDGET, execute
+from refresh_notebooks import NOTEBOOKS, WIDGET, execute, tidy
 
 
 @pytest.mark.slow  # the first one, which `make lab` opens, is also run in JupyterLab by test_lab.py
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path):
     stored = nbformat.read(path, as_version=4)
-    assert pictures(execute(path)) == pictures(stored), "run `make notebooks` and commit the result"
+    assert pictures(tidy(execute(path))) == pictures(stored), "run `make notebooks` and commit the result"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -118,9 +118,7 @@ class TestNames:
         [("proggan-churc", "proggan-church"), ("stylegan-cat", "stylegan2-cat"), ("scene", "scenes")],
     )
     def test_unknown(self, given, meant, cache):
-        with pytest.raises(
-            ValueError, match=rf"did you mean '{meant}'.*list_models\(\), or .ganlens models., says more"
-        ):
+        with pytest.raises(ValueError, match=rf"did you mean '{meant}'.*list_models\(\), or .ganlens models., says"):
             gl.load_generator(given)
 
 
