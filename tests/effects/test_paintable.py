@@ -1,5 +1,6 @@
 """What can be painted, against a planted network and edits made by hand."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -95,3 +96,4 @@ def test_figure(D):
     ax = gl.plots.paintable(gl.paintable(D, n=1, progress=False))
     assert ax.get_title(loc="left") + ax.get_title() == "What can be painted"
     assert len(ax.get_yticklabels()) >= 8
+    plt.close(ax.figure)
