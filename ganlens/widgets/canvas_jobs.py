@@ -136,7 +136,7 @@ def try_concepts(canvas: "InterventionCanvas") -> None:
         tried.complete = True
         canvas.palette.measuring = ""
         canvas.palette.tiles, canvas.palette.why = tiles(canvas)
-        if not canvas.edits:
+        if not canvas.edits and canvas._asked():  # units that were typed stay
             canvas.choose_layer()
 
 

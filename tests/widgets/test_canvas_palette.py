@@ -79,6 +79,14 @@ class TestTiles:
         send(canvas, "fold", kind="set", name="layer", value="")
         assert canvas.fold.state["layer"] == ""
 
+    def test_typed_units_stay_when_the_layers_are_measured(self, both):
+        made = gl.InterventionCanvas(both, seed=3, concept="door")
+        made.units = (7, 3)
+        layer = made.layer
+        assert made.background.wait(120)
+        assert (made.layer, made.units) == (layer, (7, 3))
+        made.close()
+
     def test_without_segmenter(self, both):
         from dataclasses import replace
 
