@@ -81,8 +81,8 @@ class TestTiles:
 
     def test_typed_units_stay_when_the_layers_are_measured(self, both):
         made = gl.InterventionCanvas(both, seed=3, concept="door")
-        made.units = (7, 3)
-        layer = made.layer
+        made.mode, made.units = "add", (7, 3)
+        layer = made.layer  # doors are drawn better in the other one
         assert made.background.wait(120)
         assert (made.layer, made.units) == (layer, (7, 3))
         made.close()
