@@ -4,7 +4,7 @@ A stroke that adds covers one of `PLACES` x `PLACES` parts of the picture; all a
 stroke that removes covers the whole picture. The edits are those of the canvas.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,18 @@ from ganlens.tables import Tabular, text_table
 PLACES = 4  # parts of the picture along each side that a stroke may cover
 DRAWN = 0.25, 0.125, 0.0625  # of a place's pixels that are gained: well, fairly, a little
 REMOVED = 0.6, 0.3, 0.1  # of the concept's pixels that go
+
+
+class Start(NamedTuple):
+    """An image before any stroke: stopped at the layer, and the pixels (C,) of each concept."""
+
+    opened: OpenedGenerator
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, D: Dissection, seed: int) -> "Start":
+        opened = generator_of(D).open(D.layer, seed)
+        return cls(opened, count_pixels(D, opened.image)[0])
 
 
 class Paint(NamedTuple):
@@ -63,7 +75,7 @@ class Paintable(Tabular):
     n, k : int
         Images, and units of each concept.
     complete : bool
-        False after an interrupt: what was not tried is nan.
+        False after an interrupt: the means are of fewer images, and nan where none was tried.
     """
 
     layers: tuple[str, ...]
@@ -155,23 +167,33 @@ def paintable(
     sample = check_sample(sample, first.sample + 1)
     names = "gained", "beside", "removed", "spoiled"
     values = {name: np.full((len(Ds), len(first.concepts)), np.nan) for name in names}
-    tried = [(i, c) for i, D in enumerate(Ds) for c in range(len(D.concepts)) if D.iou[:, c].any()]
-    complete = True
+    tried = [(i, c) for i, D in enumerate(Ds) for c in matched(D)]
+    found: dict[tuple[int, int], list[Paint]] = {pair: [] for pair in tried}
     with steps(progress, len(tried) * n, "paint") as step:
-        for i, c in tried:
-            parts = []
-            for seed in seeds_of(sample, n):
-                opened = generator_of(Ds[i]).open(Ds[i].layer, seed)
-                parts.append(paint(Ds[i], opened, c, Ds[i].units(Ds[i].concepts[c], k), level))
-                complete = step.go_on(1)
-                if not complete:
-                    break
-            if not complete:
+        for i, start, c in begun(Ds, seeds_of(sample, n)):
+            found[i, c].append(paint(Ds[i], start, c, Ds[i].units(Ds[i].concepts[c], k), level))
+            if not step.go_on(1):
                 break
+    for (i, c), parts in found.items():
+        if parts:
             for name, value in zip(names, shares(parts, Ds[i]), strict=True):
                 values[name][i, c] = value
     layers = tuple(D.layer for D in Ds)
-    return Paintable(layers, first.concepts, **values, n=n, k=k, complete=complete)
+    return Paintable(layers, first.concepts, **values, n=n, k=k, complete=step.count == len(tried) * n)
+
+
+def matched(D: Dissection) -> list[int]:
+    """The concepts that any unit goes with at all."""
+    return np.flatnonzero(D.iou.any(0)).tolist()
+
+
+def begun(Ds: Sequence[Dissection], seeds: Iterable[int]) -> Iterator[tuple[int, "Start", int]]:
+    """Each image, stopped at each layer, once for each concept: number of the dissection, start, concept."""
+    for seed in seeds:
+        for i, D in enumerate(Ds):
+            start = Start.of(D, seed)
+            for c in matched(D):
+                yield i, start, c
 
 
 def shares(found: Sequence[Paint], D: Dissection) -> tuple[float, float, float, float]:
@@ -186,27 +208,28 @@ def shares(found: Sequence[Paint], D: Dissection) -> tuple[float, float, float, 
 
 def paint(
     D: Dissection,
-    opened: OpenedGenerator,
+    start: Start,
     concept: int,
     units: Sequence[int],
     level,
     pause: Callable[[], object] = lambda: None,
 ) -> Paint:
-    """What adding in each place, and removing everywhere, do to an opened image; ``pause`` is called between passes."""
+    """What adding in each place, and removing everywhere, do to an image; ``pause`` is called between passes."""
     named = named_levels(D, D.concepts[concept], level) if isinstance(level, str) else None
     on = insert(D.layer, units, level if named is None else named[list(units)])
-    G, r = generator_of(D), opened.features
+    G, opened, before = generator_of(D), start.opened, start.counts
+    r = opened.features
     with torch.no_grad():
         mask = places(*D.shape[:2]).to(r.device)
         added = opened.resume(torch.where(mask, G.edited_features(r, [on]), r))
         pause()
         without = opened.resume(G.edited_features(r, [ablate(D.layer, units)]))
         pause()
-        before, after, left = (count_pixels(D, x) for x in (opened.image, added, without))
+        after, left = count_pixels(D, added), count_pixels(D, without)[0]
     change = after - before  # (places, C)
     gained = change[:, concept]
-    spoiled = [moved(x, concept) for x in (change[gained.argmax()], (left - before)[0])]
-    pixels = before[0, concept], left[0, concept]
+    spoiled = [moved(x, concept) for x in (change[gained.argmax()], left - before)]
+    pixels = before[concept], left[concept]
     return Paint(gained.reshape(PLACES, PLACES), spoiled[0], *pixels, spoiled[1])
 
 

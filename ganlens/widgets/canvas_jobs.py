@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ganlens.effects.context import where
-from ganlens.effects.paintable import paint
+from ganlens.effects.paintable import Start, paint
 from ganlens.images import encode
 from ganlens.models.editing import Edit
 from ganlens.models.hooks import Abandoned
@@ -107,6 +107,8 @@ def cut_crops(canvas: "InterventionCanvas") -> None:
 def try_concepts(canvas: "InterventionCanvas") -> None:
     """Try what can be drawn and removed in the image on show, concept by concept; everything else goes first."""
     tried, G, seed = canvas.tried, canvas.generator, canvas.seed
+    Ds = {layer: replace(D, generator=G) for layer, D in canvas.dissections.items()}
+    starts: dict[str, Start] = {}
     jobs = [(layer, c) for c in shown_concepts(canvas.D) for layer in canvas.dissections]
 
     def may_go_on() -> bool:
@@ -123,12 +125,12 @@ def try_concepts(canvas: "InterventionCanvas") -> None:
             continue
         if not may_go_on():
             return
-        D = replace(canvas.dissections[layer], generator=G)
+        D = Ds[layer]
         if D.iou[:, c].any():
+            if layer not in starts:
+                starts[layer] = Start.of(D, seed)
             units = D.units(D.concepts[c], canvas.k)
-            tried.found[layer, c] = paint(
-                D, G.open(layer, seed), c, units, on_levels(D, units, canvas.level), may_go_on
-            )
+            tried.found[layer, c] = paint(D, starts[layer], c, units, on_levels(D, units, canvas.level), may_go_on)
         done = f"measuring what can be painted here: {100 * number // len(jobs)} %"
         canvas.palette.tiles, canvas.palette.why = tiles(canvas)
         canvas.palette.measuring = done

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ganlens as gl
-from ganlens.effects.paintable import PLACES, paint, places
+from ganlens.effects.paintable import PLACES, Start, paint, places
 
 Z = 4
 
@@ -56,7 +56,7 @@ def test_what_is_planted_is_found(planted):
 def test_an_image_by_hand(D, G, S):
     c = S.index("tree")
     units = D.units("tree", 20)
-    found = paint(D, G.open("layer4", 3), c, units, "q0.995")
+    found = paint(D, Start.of(D, 3), c, units, "q0.995")
     levels = D.levels.quantile(0.995)[units].tolist()
 
     def count(edits):
@@ -89,7 +89,18 @@ def test_interrupted(planted):
     with pytest.warns(UserWarning, match="interrupted after 3 of"):
         found = gl.paintable(planted, n=2, k=1, progress=stop)
     assert not found.complete
-    assert np.isfinite(found.gained[0]).tolist() == [True, False, False]
+    assert np.isfinite(found.gained[0]).tolist() == [True, True, False]
+    np.testing.assert_array_equal(found.gained[0, :1], gl.paintable(planted, n=2, k=1, progress=False).gained[0, :1])
+
+
+def test_interrupted_at_the_very_end(planted):
+    def stop(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    found = gl.paintable(planted, n=2, k=1, progress=stop)
+    assert found.complete
+    assert np.isfinite(found.gained[0]).tolist() == [True, True, False]
 
 
 def test_figure(D):

@@ -69,7 +69,10 @@ def wait_for(address: str, log: Path, seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def page(address: str, notebook: str, prepare: Callable = lambda page: None) -> Iterator:
-    """A page with the notebook open and its kernel idle; ``prepare`` is given the page before it loads."""
+    """A page with the notebook open in light, its kernel idle; ``prepare`` is given the page before it loads.
+
+    The kernel ends with the page.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -78,8 +81,18 @@ def page(address: str, notebook: str, prepare: Callable = lambda page: None) -> 
         prepare(page)
         page.goto(f"{address}/lab/tree/{notebook}?reset")
         page.wait_for_function(KERNEL, timeout=90_000)
+        show_theme(page, "Light")
         yield page
+        page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
         browser.close()
+
+
+def show_theme(page, theme: str) -> None:
+    """Show JupyterLab in "Light" or "Dark"."""
+    page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{ theme: 'JupyterLab {theme}' }})")
+    page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+    page.wait_for_function("!document.querySelector('#jupyterlab-splash')")
+    page.wait_for_timeout(300)
 
 
 def write_notebook(path: Path, *cells: str) -> None:

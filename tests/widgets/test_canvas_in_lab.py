@@ -8,7 +8,7 @@ import sys
 import nbformat
 import numpy as np
 import pytest
-from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, write_notebook
+from lab import ask_kernel, page, run_cells, show_theme, write_notebook
 
 import ganlens as gl
 from ganlens.images import dilate
@@ -31,33 +31,6 @@ PIXELS = """n => {
 }"""
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("lab")
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    need_chromium()
-    with jupyterlab(folder) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def pictures(request):
-    """Where screenshots are kept, to be looked at."""
-    made = request.config.rootpath / "test-results"
-    made.mkdir(exist_ok=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def tree_cells(G, S):
-    """The cells of image 33 where its tree is."""
-    labels = S.labels(G.generate([33]))[0, 0] == S.index("tree") + 1
-    return (labels.reshape(8, 8, 8, 8).float().mean((1, 3)) > 0.3).flatten().nonzero().flatten().tolist()
 
 
 def pixels(lab, n: int = 0) -> np.ndarray:
@@ -319,10 +292,39 @@ def test_pen_and_keyboard(address, folder, pictures):
         lab.keyboard.press("]")
         lab.wait_for_timeout(300)
         assert ask_kernel(lab, "canvas.radius") > radius
-        dark(lab)
+        lab.locator(".ganlens-picture").focus()
+        lab.keyboard.press("Shift+Enter")  # runs the cell and goes to the next one, as everywhere in a notebook
+        lab.wait_for_function("jupyterapp.shell.currentWidget.content.widgets.length === 3")
+        show_theme(lab, "Dark")
         lab.screenshot(path=pictures / "canvas-dark.png")
 
 
-def dark(lab):
-    lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
-    lab.wait_for_timeout(1500)
+def test_touch_and_a_narrow_page(address, folder, pictures):
+    """A finger paints and does not scroll the page; everything fits a notebook of 480 pixels."""
+    write_notebook(folder / "touch.ipynb", SETUP, CANVAS.replace("SEED", "3"))
+    with page(address, "touch.ipynb") as lab:
+        run_cells(lab, 2)
+        before = pixels(lab)
+        lab.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+        lab.set_viewport_size({"width": 596, "height": 1400})
+        lab.wait_for_timeout(500)
+        output = "document.querySelector('.ganlens-picture').closest('.jp-OutputArea-output')"
+        shown, needed = lab.evaluate(f"[{output}.clientWidth, {output}.scrollWidth]")
+        assert needed <= shown <= 480
+        ask_kernel(lab, "setattr(canvas, 'mode', 'add')")
+        lab.wait_for_timeout(300)
+        box = lab.locator(".ganlens-picture").bounding_box()
+        devtools = lab.context.new_cdp_session(lab)
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            places = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in points]
+            devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": places})
+
+        touch("Start", (0.3, 0.2))
+        for y in (0.3, 0.4, 0.5):
+            touch("Move", (0.3, y))
+        touch("End")
+        wait_for_change(lab, before)
+        assert ask_kernel(lab, "canvas.history.strokes[0].cells") == [10, 18, 26, 34]
+        assert lab.locator(".ganlens-picture").bounding_box() == box
+        lab.screenshot(path=pictures / "canvas-narrow.png")

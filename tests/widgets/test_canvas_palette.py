@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ganlens as gl
-from ganlens.effects.paintable import paint
+from ganlens.effects.paintable import Start, paint
 from ganlens.widgets.canvas_words import result_of
 from ganlens.widgets.strokes import fitted
 
@@ -37,7 +37,7 @@ class TestTiles:
         assert canvas.palette.measuring == ""
         names = [str(c) for c in both["layer4"].concepts]
         found = {
-            (layer, c): paint(D, G.open(layer, 3), c, D.units(D.concepts[c], 20), "q0.995")
+            (layer, c): paint(D, Start.of(D, 3), c, D.units(D.concepts[c], 20), "q0.995")
             for layer, D in both.items()
             for c in (names.index("tree"), names.index("door"), names.index("cloud"))
         }

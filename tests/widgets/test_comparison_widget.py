@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import traitlets
-from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, write_notebook
+from lab import ask_kernel, page, run_cells, show_theme, write_notebook
 
 import ganlens as gl
 from ganlens.widgets.thumbnails import strips
@@ -117,12 +117,9 @@ C = gl.compare(gl.dissect(G, S, ["layer3", "layer5", "layer7"], n=64, progress=F
 
 
 @pytest.mark.browser
-def test_in_jupyterlab(tmp_path, request):
-    need_chromium()
-    pictures = request.config.rootpath / "test-results"
-    pictures.mkdir(exist_ok=True)
-    write_notebook(tmp_path / "comparison.ipynb", SETUP, 'view = gl.ComparisonView(C, concept="tree")\nview')
-    with jupyterlab(tmp_path) as address, page(address, "comparison.ipynb") as lab:
+def test_in_jupyterlab(address, folder, pictures):
+    write_notebook(folder / "comparison.ipynb", SETUP, 'view = gl.ComparisonView(C, concept="tree")\nview')
+    with page(address, "comparison.ipynb") as lab:
         run_cells(lab, 2)
         loaded = (
             "[...document.querySelectorAll('.ganlens-comparison img')].filter(img => img.naturalWidth).length === 9"
@@ -151,8 +148,6 @@ def test_in_jupyterlab(tmp_path, request):
         lab.locator(f".ganlens-comparison [data-name=layer7][data-unit='{best}']").wait_for()
         lab.wait_for_function(loaded)
         assert ask_kernel(lab, "view.concept") == "door"
-        lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-        lab.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-        lab.wait_for_function("!document.querySelector('#jupyterlab-splash')")
+        show_theme(lab, "Dark")
         lab.screenshot(path=pictures / "comparison-dark.png")
         assert lab.locator(".ganlens-failure").count() == 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import traitlets
-from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, write_notebook
+from lab import ask_kernel, page, run_cells, write_notebook
 
 import ganlens as gl
 
@@ -123,12 +123,9 @@ dissections = gl.dissect(G, S, ["layer4", "layer5"], n=64, progress=False)
 
 
 @pytest.mark.browser
-def test_in_jupyterlab(tmp_path, request):
-    need_chromium()
-    pictures = request.config.rootpath / "test-results"
-    pictures.mkdir(exist_ok=True)
-    write_notebook(tmp_path / "explorer.ipynb", SETUP, "explorer = gl.Explorer(dissections, seed=2)\nexplorer")
-    with jupyterlab(tmp_path) as address, page(address, "explorer.ipynb") as lab:
+def test_in_jupyterlab(address, folder, pictures):
+    write_notebook(folder / "explorer.ipynb", SETUP, "explorer = gl.Explorer(dissections, seed=2)\nexplorer")
+    with page(address, "explorer.ipynb") as lab:
         lab.set_viewport_size({"width": 1400, "height": 1500})
         run_cells(lab, 2)
         rows = lab.locator(".ganlens-gallery [role=row]")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, tell_kernel, write_notebook
-from test_canvas_in_lab import as_image, dark, paint, pixels, tree_cells, wait_for_change  # noqa: F401
+from lab import ask_kernel, page, run_cells, show_theme, tell_kernel, write_notebook
+from test_canvas_in_lab import as_image, paint, pixels, wait_for_change
 
 import ganlens as gl
 
@@ -56,18 +56,6 @@ canvas_page.obey = watched
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("lab")
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    need_chromium()
-    with jupyterlab(folder) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def axe():
     """The source of the accessibility checker axe-core."""
     import axe_core_python
@@ -79,7 +67,7 @@ def trees(S, picture) -> int:
     return int((S.labels(as_image(picture))[0, 0] == S.index("tree") + 1).sum())
 
 
-def test_a_tree_goes_and_another_comes_by_three_clicks_and_a_drag(address, folder, tree_cells, D, S, request):  # noqa: F811
+def test_a_tree_goes_and_another_comes_by_three_clicks_and_a_drag(address, folder, tree_cells, D, S, pictures):
     write_notebook(folder / "first.ipynb", SETUP, "canvas = gl.InterventionCanvas(D, seed=33)\ncanvas")
     gains = gl.where(D, "tree", 33)
     gains.flat[tree_cells] = 0
@@ -99,15 +87,15 @@ def test_a_tree_goes_and_another_comes_by_three_clicks_and_a_drag(address, folde
         assert trees(S, come) > trees(S, gone) + 15
         lab.wait_for_function("document.querySelector('.ganlens-result').innerText.startsWith('tree +')")
         assert lab.locator(".ganlens-history li").all_inner_texts()[0].startswith("add tree")
-        lab.screenshot(path=request.config.rootpath / "test-results" / "first-sight.png")
+        lab.screenshot(path=pictures / "first-sight.png")
         assert lab.locator(".ganlens-failure").count() == 0
 
 
 @pytest.mark.parametrize("name", WIDGETS)
 def test_everybody_can_use_it(address, folder, axe, name):
     """No violation of WCAG 2.1, level A or AA, in both themes, with the fold open."""
-    write_notebook(folder / f"{name}.ipynb", SETUP, f"widget = {WIDGETS[name]}\nwidget")
-    with page(address, f"{name}.ipynb") as lab:
+    write_notebook(folder / f"checked-{name}.ipynb", SETUP, f"widget = {WIDGETS[name]}\nwidget")
+    with page(address, f"checked-{name}.ipynb") as lab:
         lab.set_viewport_size({"width": 1400, "height": 1600})
         run_cells(lab, 2)
         lab.locator(".ganlens").first.wait_for()
@@ -120,9 +108,8 @@ def test_everybody_can_use_it(address, folder, axe, name):
         for fold in lab.locator(".ganlens-fold summary").all():
             fold.click()
         lab.evaluate(axe)
-        for theme in ("light", "dark"):
-            if theme == "dark":
-                dark(lab)
+        for theme in ("Light", "Dark"):
+            show_theme(lab, theme)
             found = lab.evaluate(VIOLATIONS)
             ours = [(id_, [html for html in nodes if "lm-Widget" not in html.split(" | ")[0]]) for id_, nodes in found]
             assert [(id_, nodes) for id_, nodes in ours if nodes] == [], theme

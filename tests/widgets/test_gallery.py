@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from lab import ask_kernel, jupyterlab, need_chromium, page, run_cells, tell_kernel, write_notebook
+from lab import ask_kernel, page, run_cells, tell_kernel, write_notebook
 from PIL import Image
 from planted import Discs, Z
 
@@ -397,7 +397,6 @@ made_up = synthetic()
 D = gl.dissect(gl.load_generator("scenes"), gl.load_segmenter("scenes"), "layer4", n=64, progress=False)
 """
 CELLS = [SETUP, "gallery = UnitGallery(made_up)\ngallery", "gallery = UnitGallery(D)\ngallery"]
-ROOT = Path(__file__).parents[2]
 RUN = """async i => {
     const start = performance.now(), found = {};
     jupyterapp.shell.currentWidget.content.activeCellIndex = i;
@@ -455,12 +454,9 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    need_chromium()
-    folder, pictures = tmp_path_factory.mktemp("gallery"), ROOT / "test-results"
-    pictures.mkdir(exist_ok=True)
+def browser(address, folder, pictures):
     write_notebook(folder / "unit-gallery.ipynb", *CELLS)
-    with jupyterlab(folder) as address, page(address, "unit-gallery.ipynb") as opened:
+    with page(address, "unit-gallery.ipynb") as opened:
         opened.add_style_tag(content=".Toastify { display: none }")
         run_cells(opened, 1)
         yield Browser(opened, pictures)
@@ -621,14 +617,13 @@ class TestInJupyterLab:
         assert detail.locator(".ganlens-concept-bar .ganlens-value").first.inner_text() == f"{best:.3f}"
         assert "threshold" in detail.get_by_role("img", name="Histogram").get_attribute("aria-label")
         painted.shot("gallery-detail")
-        page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-        page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+        show_theme(page, "Dark")
         painted.shot("gallery-detail-dark")
         detail.get_by_role("button", name="Close").focus()
         page.keyboard.press("Escape")
         painted.until("gallery.detail", False)
         painted.shot("gallery-dark")
-        page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+        show_theme(page, "Light")
 
     def test_survives_a_reload(self, painted):
         unit = painted.order()[2]

@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 import numpy as np
 import pytest
 import traitlets
-from lab import jupyterlab, need_chromium, page, run_cells, tell_kernel, write_notebook
+from lab import page, run_cells, show_theme, tell_kernel, write_notebook
 from PIL import Image
 
 from ganlens.dissection.result import Dissection
@@ -347,14 +347,12 @@ BOXES = """(part) => {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(address, folder):
     """A page with the heatmap of 512 units and 150 concepts, shown twice."""
-    need_chromium()
-    folder = tmp_path_factory.mktemp("heatmap")
     cells = [SETUP + inspect.getsource(synthetic) + "\n\nD = synthetic()"]
     cells += ["heatmap = IoUHeatmap(D)\nheatmap", "heatmap"]
     write_notebook(folder / "heatmap.ipynb", *cells)
-    with jupyterlab(folder) as address, page(address, "heatmap.ipynb") as lab:
+    with page(address, "heatmap.ipynb") as lab:
         problems = []
         lab.on("pageerror", lambda error: problems.append(str(error)))
         lab.add_style_tag(content=".Toastify { display: none }")
@@ -605,17 +603,13 @@ class TestPage:
             devtools.send("Emulation.clearDeviceMetricsOverride")
 
     @pytest.mark.parametrize("theme", ["Dark", "Light"])
-    def test_themes(self, shown, lab, request, theme):
-        lab.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{ theme: 'JupyterLab {theme}' }})")
-        lab.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
-        lab.wait_for_timeout(300)
+    def test_themes(self, shown, lab, pictures, theme):
+        show_theme(lab, theme)
         shown.set("heatmap.units, heatmap.unit, heatmap.concept = D.units('tree', 12), D.units('tree')[4], 'tree'")
         assert shown.hover(45, 60) == shown.text(45, 60)
         colour = shown.view.evaluate("view => getComputedStyle(view).color")
         assert (min(int(part) for part in colour.strip("rgba()").split(",")[:3]) > 128) == (theme == "Dark")
-        folder = request.config.rootpath / "test-results"
-        folder.mkdir(exist_ok=True)
-        lab.screenshot(path=folder / f"heatmap-{theme.lower()}.png")
+        lab.screenshot(path=pictures / f"heatmap-{theme.lower()}.png")
 
     def test_comes_back_after_a_reload(self, shown, lab):
         shown.set("heatmap.unit = 77", order="IoU", search="red", zoom=6)

@@ -6,7 +6,7 @@ import sys
 
 import nbformat
 import pytest
-from lab import jupyterlab, need_chromium, page, run_cells, tell_kernel, write_notebook
+from lab import page, run_cells, tell_kernel, write_notebook
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,18 +42,6 @@ SEEN = f"""i => {{
 }}"""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("saved")
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    need_chromium()
-    with jupyterlab(folder) as address:
-        yield address
-
-
 def all_on_the_page(page):
     """So large that no cell is taken off it."""
     page.set_viewport_size({"width": 1280, "height": 6000})
@@ -64,10 +52,8 @@ def save(lab):
     lab.wait_for_timeout(1000)
 
 
-def test_pictures_survive(address, folder, request):
+def test_pictures_survive(address, folder, pictures):
     write_notebook(folder / "saved.ipynb", SETUP, *WIDGETS.values())
-    shots = request.config.rootpath / "test-results"
-    shots.mkdir(exist_ok=True)
     with page(address, "saved.ipynb", all_on_the_page) as lab:
         run_cells(lab, 1 + len(WIDGETS))
         lab.wait_for_timeout(3000)
@@ -95,10 +81,11 @@ def test_pictures_survive(address, folder, request):
             assert "Run the cell again" in seen["instead"]
             assert seen["broken"] == 0
             lab.locator(".jp-CodeCell").nth(i).scroll_into_view_if_needed()
-            lab.screenshot(path=shots / f"saved-{i}.png")
+            lab.screenshot(path=pictures / f"saved-{i}.png")
+    pictures_are_in_the_file(folder)
 
 
-def test_pictures_in_the_file(folder):
+def pictures_are_in_the_file(folder):
     """What other front ends read, without a kernel: pictures with words for those who do not see them."""
     notebook = nbformat.read(folder / "saved.ipynb", as_version=4)
     assert "widgets" not in notebook.metadata
