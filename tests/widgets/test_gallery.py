@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from lab import ask_kernel, page, run_cells, tell_kernel, write_notebook
+from lab import ask_kernel, page, run_cells, show_theme, tell_kernel, write_notebook
 from PIL import Image
 from planted import Discs, Z
 
