@@ -60,7 +60,11 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str):
     if name not in _HOMES:
-        raise AttributeError(f"module 'ganlens' has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        meant = [known for known in __all__ if name.lower() in known.lower()] or get_close_matches(name, __all__)
+        hint = f"; did you mean {meant[0]!r}?" if meant else ""
+        raise AttributeError(f"module 'ganlens' has no attribute {name!r}{hint}")
     module = import_module(f"ganlens.{_HOMES[name]}")
     value = getattr(module, name, module)
     globals()[name] = value

@@ -90,6 +90,29 @@ def add_up(counts: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(sums)
 
 
+def count_cells(features: torch.Tensor, planes: torch.Tensor, cells, block: int) -> None:
+    """Add features (N, U, H, W) and label columns (N, L, h, w) of one block's images to a `Cells`."""
+    r = features.detach().float().contiguous().numpy()
+    images, units = r.shape[:2]
+    rows, columns = (part.numpy() for part in cells.cell_of_pixel)
+    grid, labels = cells.grid, planes.to(torch.int16).contiguous().numpy()
+    if r.shape[2:] != grid or labels.shape[2:] != (len(rows), len(columns)) or units != len(cells.sums):
+        raise ValueError(f"features {r.shape} and labels {labels.shape} in tables of {len(cells.sums)} units, {grid}")
+    each = int(np.bincount(rows).max() * np.bincount(columns).max()) * labels.shape[1]
+    found = np.zeros((images, grid[0] * grid[1], min(each, cells.concepts), 2), np.int32)
+    many, counted = (np.zeros(found.shape[:2], np.int32) for _ in range(2))
+    pixels = cells.pixels.numpy(), cells.pixels_squared.numpy(), cells.shown[block].numpy()
+    places = cells.place_of_cell.numpy()
+    labels_loop(labels, rows, columns, grid[1], cells.concepts, found, many, counted, places, *pixels)
+    scale, flat = cells.scale, r.reshape(images, units, -1)
+    limits = scale.low.numpy(), scale.slope.numpy(), np.float32(scale.bins), cells.thresholds.numpy()
+    tables = [getattr(cells, name).numpy() for name in ("sums", "squares", "dots", "ranked", "ranked_all")]
+    in_block = cells.on[block].numpy(), cells.both[block].numpy()
+    placed = np.zeros((images, cells.concepts, cells.on.shape[3]), np.int64)
+    gather_loop(found, many, places, placed)
+    share_out(cells_loop, units, flat, found, many, counted, places, placed, *limits, *tables, *in_block)
+
+
 def check_tables(r: np.ndarray, scale, *tables: torch.Tensor) -> None:
     """ValueError unless scale and tables (U, B) are for the units of features; the loops look up without checking."""
     shapes = [tuple(scale.low.shape), tuple(scale.slope.shape), *(tuple(table.shape) for table in tables)]
@@ -169,3 +192,95 @@ def sums_loop(begin, last, counts, bins, order, sums):
                 for b in range(bins[u, m], end):
                     total += counts[u, k, b]
                 sums[u, k, m], end = total, bins[u, m]
+
+
+@compiled
+def labels_loop(planes, rows, columns, width, concepts, found, many, counted, places, pixels, squared, shown):
+    """List the concepts of every cell with their pixels, and add up pixels, squares, and what places show."""
+    for n in range(planes.shape[0]):
+        for y in range(planes.shape[2]):
+            for x in range(planes.shape[3]):
+                if planes[n, 0, y, x] < -1:
+                    continue
+                cell = rows[y] * width + columns[x]
+                counted[n, cell] += 1
+                for plane in range(planes.shape[1]):
+                    c = planes[n, plane, y, x]
+                    if c < 0 or c >= concepts:
+                        continue
+                    j = 0
+                    while j < many[n, cell] and found[n, cell, j, 0] != c:
+                        j += 1
+                    found[n, cell, j, 0] = c
+                    found[n, cell, j, 1] += 1
+                    many[n, cell] = max(many[n, cell], j + 1)
+        for cell in range(many.shape[1]):
+            for j in range(many[n, cell]):
+                c, count = found[n, cell, j]
+                pixels[c] += count
+                squared[c] += np.int64(count) * count
+                shown[c, places[cell]] += count
+
+
+@compiled
+def gather_loop(found, many, places, placed):
+    """Pixels of each concept in each place of each image."""
+    for n in range(many.shape[0]):
+        for cell in range(many.shape[1]):
+            for j in range(many[n, cell]):
+                placed[n, found[n, cell, j, 0], places[cell]] += found[n, cell, j, 1]
+
+
+@compiled
+def cells_loop(
+    begin,
+    end,
+    r,
+    found,
+    many,
+    counted,
+    places,
+    placed,
+    lows,
+    slopes,
+    bins,
+    thresholds,
+    sums,
+    squares,
+    dots,
+    ranked,
+    ranked_all,
+    on,
+    both,
+):
+    """Look at every cell once: sums and products of its activation, its rank, and whether it is on."""
+    here, last = np.zeros(dots.shape[1]), bins - 1
+    for u in range(begin, end):
+        low, slope = lows[u], slopes[u]
+        part = slope / bins
+        for n in range(r.shape[0]):
+            total, square = 0.0, 0.0
+            here[:] = 0
+            for cell in range(r.shape[2]):
+                value = r[n, u, cell]
+                scaled = np.float64(np.float32(value * part))
+                total += scaled
+                square += scaled * scaled
+                rank = 0
+                if value > low:
+                    rank = np.int64(min((value - low) * slope, last)) * ranked.shape[2] // np.int64(bins)
+                ranked_all[u, rank] += counted[n, cell]
+                for j in range(many[n, cell]):
+                    c, count = found[n, cell, j]
+                    here[c] += scaled * count
+                    ranked[u, c, rank] += count
+                for t in range(thresholds.shape[1]):
+                    if value > thresholds[u, t]:
+                        place = places[cell]
+                        on[u, t, place] += 1
+                        for c in range(both.shape[2]):
+                            both[u, t, c] += placed[n, c, place]
+            sums[u] += np.int64(np.rint(total * 2**20))
+            squares[u] += np.int64(np.rint(square * 2**20))
+            for c in range(here.shape[0]):
+                dots[u, c] += np.int64(np.rint(here[c] * 2**20))

@@ -121,4 +121,6 @@ def replay(args) -> None:
         G = load_generator(args.generator or recipe.generator, progress=not args.quiet)
         recipe.check(G)
     write_atomically(args.output, encode(picture_of(recipe, G), PICTURES[args.output.suffix.lower()]))
-    note(args, f"saved seed {recipe.seed} with {len(recipe.edits)} edits in {args.output}")
+    note(
+        args, f"saved seed {recipe.seed} with {len(recipe.edits)} edit{'s' * (len(recipe.edits) != 1)} in {args.output}"
+    )

@@ -109,9 +109,8 @@ class Paintable(Tabular):
         ]
 
     def __repr__(self) -> str:
-        head = f"painting with {self.k} units of each concept, {self.n} images" + (
-            "" if self.complete else ", incomplete"
-        )
+        head = f"painting with {self.k} units of each concept, {self.n} images" + ", incomplete" * (not self.complete)
+        head += "\nadds: share of a stroke's pixels that become it; removes: share of its pixels that go"
         rows = []
         for c, concept in enumerate(self.concepts):
             row = {"concept": concept.name}

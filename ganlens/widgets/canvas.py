@@ -93,6 +93,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         Panel.__init__(self, dissections)
         self.easel, level = Easel(generator_of(self.D), self.D.segmenter), checked_level(level)
         self.history, self.tried = History(), Tried()
+        self.arranged: dict[str, list[str]] = {}  # names of the tiles, by mode
         self.auto = len(self.dissections) > 1  # the layer follows from the concept
         self.waiting: list[
             tuple[str, np.ndarray, str]

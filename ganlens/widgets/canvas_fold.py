@@ -35,7 +35,9 @@ class Controls:
         self.canvas = canvas
         self.cancelled = Event()
         self.readout = self.answer = ""  # HTML
-        self.about = "Pixels of the concept that the picture gains near a cell, if this cell alone is painted."
+        self.about = (
+            "Pixels of the concept that the untouched picture gains near a cell, if this cell alone is painted."
+        )
         self.long: tuple[str, int] | None = None  # what is measured, and how many percent of it are done
 
     def state(self) -> dict:
@@ -45,7 +47,8 @@ class Controls:
         several = len(canvas.dissections) > 1
         best = [[f"best measured: {canvas.layer}", AUTO]] if several else []
         concept = canvas.concept or NONE
-        words = f"{len(canvas.units)} units" + (f" of {concept}" if concept else "")
+        words = f"{len(canvas.units)} unit{'s' * (len(canvas.units) > 1)}" + (f" of {concept}" if concept else "")
+        words += f" · level {canvas.level}" if canvas.mode == "add" else ""
         return {
             "layers": best + [[layer, layer] for layer in canvas.dissections],
             "layer": AUTO if several and canvas.auto else canvas.layer,
@@ -63,7 +66,7 @@ class Controls:
             "answer": self.answer,
             "found": bool(canvas.found),
             "python": python_of(canvas),
-            "summary": f"{canvas.layer} · {words} · level {canvas.level}" if canvas.units else canvas.layer,
+            "summary": f"{canvas.layer} · {words}" if canvas.units else canvas.layer,
             "long": None if self.long is None else list(self.long),
             **{name: getattr(canvas, name) for name in ("order", "k", "level", "strength", "mode", "where")},
         }
@@ -145,7 +148,7 @@ class Controls:
         self.canvas.show_fold()
 
         def tell(done: int, total: int) -> None:
-            if self.cancelled.is_set():
+            if self.cancelled.is_set() or self.canvas.long_worker.stopped:
                 raise Cancelled
             percent = 100 * done // max(total, 1)
             if self.long != (name, percent):

@@ -93,10 +93,9 @@ def show_palette(canvas: "InterventionCanvas") -> None:
 
 def show_where(canvas: "InterventionCanvas") -> None:
     """Light up the cells in which adding the units would draw the concept, if that is asked for."""
+    canvas.brush.map, canvas.brush.note = {}, ""
     if canvas.where:
         canvas.long_worker.request("where", partial(map_where, canvas))
-    else:
-        canvas.brush.map, canvas.brush.note = {}, ""
 
 
 def cut_crops(canvas: "InterventionCanvas") -> None:
@@ -170,8 +169,9 @@ def map_where(canvas: "InterventionCanvas") -> None:
         return
     least, best = max(1, round(canvas.pixels / 256)), int(gains.max())
     good = int((gains >= least).sum())
-    words = f"{concept}: the best cell gains {best} of {canvas.pixels:,} pixels"
-    words += f"; {good} cell{'s' * (good > 1)} gain{'s' * (good == 1)} {least} or more" if good else ": hardly anywhere"
+    words = f"drawing {concept}: the best cell gains {best} of {canvas.pixels:,} pixels"
+    several = "hardly anywhere by one cell; a stroke over several may do more"
+    words += f"; {good} cell{'s' * (good > 1)} gain{'s' * (good == 1)} {least} or more" if good else f": {several}"
     shape = list(gains.shape)
     canvas.brush.note = words
     canvas.brush.map = {

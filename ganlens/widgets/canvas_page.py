@@ -64,13 +64,11 @@ def show_strokes(canvas: "InterventionCanvas") -> None:
     ]
     canvas.list.undoable, canvas.list.redoable = bool(canvas.history.past), bool(canvas.history.future)
     if not canvas.edits:
-        canvas.list.result = [
-            "Paint on the picture",
-            "Choose what to draw or remove, then drag over the cells.",
-            False,
-        ]
+        what = "Drag over the cells." if canvas.units else "Choose what to draw or remove, then drag over the cells."
+        canvas.list.result = ["Paint on the picture", what, False]
     verb = "draw" if canvas.mode == "add" else canvas.mode
-    canvas.brush.label = f"generated image, seed {canvas.seed}, {len(canvas.edits)} edits; paint to {verb}"
+    painted = f"{len(canvas.edits)} edit{'s' * (len(canvas.edits) != 1)}"
+    canvas.brush.label = f"generated image, seed {canvas.seed}, {painted}; paint to {verb}"
 
 
 def show_smooth(canvas: "InterventionCanvas") -> None:

@@ -41,6 +41,15 @@ class Tried:
     complete: bool = False
 
 
+def in_order(canvas: "InterventionCanvas", rows: list[dict]) -> list[dict]:
+    """Tiles by how well they can be painted, once that is known; while one is chosen, all stay where they are."""
+    mode = canvas.verb
+    if canvas.tried.complete and (canvas.concept is None or mode not in canvas.arranged):
+        canvas.arranged[mode] = [row["name"] for row in sorted(rows, key=lambda row: -row["worth"])]
+    order = canvas.arranged.get(mode, [row["name"] for row in rows])
+    return sorted(rows, key=lambda row: order.index(row["name"]))
+
+
 def shown_concepts(D: Dissection) -> list[int]:
     """The concepts that have a tile: those that units match best."""
     best = D.iou.max(0)
@@ -84,9 +93,7 @@ def tiles(canvas: "InterventionCanvas") -> tuple[list[dict], str]:
             if not row["how"]:
                 row["reason"] = reasons[row["name"]] = reason(paint, mode, pixels)
         rows.append(row)
-    if canvas.tried.complete:
-        rows.sort(key=lambda row: -row["worth"])
-    return rows, why(reasons)
+    return in_order(canvas, rows), why(reasons)
 
 
 def detail(paint: Paint, mode: str, layer: str, pixels: int) -> str:

@@ -159,6 +159,7 @@ class SeedStrip(Part):
     seed = traitlets.Int().tag(sync=True)
     pixelated = traitlets.Bool().tag(sync=True)
     edited = traitlets.Bool().tag(sync=True)
+    painted = traitlets.Bool().tag(sync=True)
     refused = traitlets.Int().tag(sync=True)
 
     def __init__(self, generator: Generator, worker: Worker):
@@ -175,7 +176,7 @@ class SeedStrip(Part):
 
     def edit(self, edits: tuple[Edit, ...]) -> None:
         """Take the edits that are shown where the same edit is asked for on all."""
-        self.edits = edits
+        self.edits, self.painted = edits, bool(edits)
         if self.edited:
             self.again()
 

@@ -22,6 +22,7 @@ class Result(NamedTuple):
 def result_of(names: Sequence[str], concept: int | None, before: np.ndarray, after: np.ndarray, pixels: int) -> Result:
     """The sentence for pixels (C,) of all concepts before and after a stroke; ``concept`` is the one asked for."""
     change = 100 * (after - before) / pixels
+    asked = concept is not None
     if concept is None:
         concept = int(np.abs(change).argmax())
     name, own = names[concept], change[concept]
@@ -30,12 +31,16 @@ def result_of(names: Sequence[str], concept: int | None, before: np.ndarray, aft
     rest = max((abs(change[c]) for c in others if c not in taken), default=0.0)
     else_ = f"Everything else within {math.ceil(10 * rest) / 10:.1f} %."
     if abs(own) < LEAST:
-        return Result(f"{name}: nothing changed", f"{else_} Another place, or another strength, may do more.", True)
+        return Result(
+            f"{name}: nothing changed" if asked else "Nothing changed",
+            f"{else_} Another place, or another strength, may do more.",
+            True,
+        )
     head = f"{name} {signed(own)} of the picture"
     if own < 0 and before[concept]:
         gone = -own * pixels / 100 / before[concept]
         head += ": all of it" if gone >= WHOLE else f": {gone:.0%} of it"
-    first = "In its place" if own < 0 else "It covers"
+    first = "In its place" if own < 0 else "Less of"
     listed = " and ".join(f"{names[c]} ({signed(change[c])})" for c in taken)
     return Result(head, f"{first} {listed}. {else_}" if listed else else_)
 

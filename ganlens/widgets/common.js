@@ -49,11 +49,25 @@ function root(model, el, ...classes) {
     gone.textContent = "The kernel is gone: run the cell again.";
     gone.hidden = false;
   };
+  // A kernel that is shut down tells nobody: where the page can be asked for its kernel, it is, now and then.
+  const asks = setInterval(() => kernelIsGone(model) && live(), 2000);
   model.on("change:failure change:stands_for", show);
   model.on("comm_live_update", live);
   show();
   el.append(hide, gone, failure);
-  return () => (release(), model.off("change:failure change:stands_for", show), model.off("comm_live_update", live));
+  return () => {
+    release();
+    clearInterval(asks);
+    model.off("change:failure change:stands_for", show);
+    model.off("comm_live_update", live);
+  };
+}
+
+/** Whether JupyterLab says that the notebook has no kernel; elsewhere nobody knows. */
+function kernelIsGone(model) {
+  const manager = model.widget_manager;
+  if (!manager || !("kernel" in manager)) return false;
+  return !manager.kernel || manager.kernel.isDisposed || manager.kernel.status === "dead";
 }
 
 /** A rule that hides the picture that was saved in the notebook, by a mark in its address. */

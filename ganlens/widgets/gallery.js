@@ -25,10 +25,12 @@ class Gallery {
     this.follow();
     this.sizes = new ResizeObserver(this.refresh);
     this.sizes.observe(this.list);
+    this.stopThemes = onThemeChange(afterPause(500, this.refresh)); // rows have other heights while style sheets load
   }
 
   remove() {
     this.sizes.disconnect();
+    this.stopThemes();
     this.stopErrors();
     for (const [name, act] of this.heard) this.model.off(name, act);
     this.forget();

@@ -4,14 +4,14 @@ const STRENGTHS = { Low: 0.35, Medium: 0.65, High: 1 };
 const HOW = ["hardly", "a little", "fairly well", "well"];
 
 /** A group of radio buttons: one stop for Tab, arrows move and choose. `choose(value)` is called for the chosen one. */
-function radios(label, entries, choose) {
+function radios(label, entries, choose, refuse = () => {}) {
   const buttons = entries.map(({ value, content, ...attributes }) => h("button", { type: "button", role: "radio", "data-value": value, ...attributes }, ...content));
   const usable = (button) => button.getAttribute("aria-disabled") !== "true";
   const group = h("div", { role: "radiogroup", "aria-label": label }, ...buttons);
   const pick = (button) => {
     button.focus();
     buttons.forEach((other) => (other.tabIndex = other === button ? 0 : -1));
-    if (usable(button)) choose(button.dataset.value);
+    (usable(button) ? choose : refuse)(button.dataset.value);
   };
   buttons.forEach((button, i) => {
     button.addEventListener("click", () => pick(button));
@@ -40,7 +40,7 @@ function render({ model, el }) {
   const head = h("h3", {}), key = h("div", { class: "ganlens-canvas-key", "aria-hidden": "true" });
   for (const [count, name] of [[3, "well"], [2, "fairly"], [1, "a little"]]) key.append(bars(count), name);
   const place = h("div", {}), why = h("p", { class: "ganlens-why", role: "status" });
-  const measuring = h("p", { class: "ganlens-why" });
+  const measuring = h("p", { class: "ganlens-why ganlens-measuring" });
   el.append(
     h("div", { class: "ganlens-top" }, mode, h("div", { class: "ganlens-strength" }, h("span", { class: "ganlens-faint" }, "Strength"), strength)),
     h("div", { class: "ganlens-head" }, head, key), place, why, measuring,
@@ -63,6 +63,13 @@ function render({ model, el }) {
     };
   }
 
+  /** Say why a grey tile cannot be chosen. */
+  function refused(name) {
+    const { reason, detail } = model.get("tiles").find((data) => data.name === name);
+    why.textContent = `${name} ${reason}${detail ? ` (${detail})` : ""}.`;
+    why.hidden = false;
+  }
+
   function renew(button, { content, value, ...attributes }) {
     for (const [name, text] of Object.entries(attributes)) button.setAttribute(name, text);
     button.replaceChildren(...content);
@@ -78,7 +85,7 @@ function render({ model, el }) {
     const all = model.get("tiles"), order = JSON.stringify([head.textContent, all.map(({ name }) => name)]);
     if (order !== arranged) {
       const focused = place.contains(document.activeElement) && document.activeElement.dataset.value;
-      tiles = radios(head.textContent, all.map(tile), (name) => set("concept", name));
+      tiles = radios(head.textContent, all.map(tile), (name) => set("concept", name), refused);
       tiles.classList.add("ganlens-tiles");
       place.replaceChildren(tiles);
       if (focused) tiles.querySelector(`[data-value="${CSS.escape(focused)}"]`)?.focus();
@@ -88,7 +95,6 @@ function render({ model, el }) {
     why.textContent = model.get("why");
     why.hidden = !model.get("why");
     measuring.textContent = model.get("measuring");
-    measuring.hidden = !model.get("measuring");
   }
 
   function crops() {

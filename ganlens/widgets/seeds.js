@@ -30,9 +30,10 @@ function render({ model, el }) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.seed) === model.get("seed")));
     number.value = model.get("seed");
     every.setAttribute("aria-pressed", String(model.get("edited")));
+    every.disabled = !model.get("painted") && !model.get("edited");
   }
 
-  const seen = { pictures: show, pixelated: show, seed: mark, edited: mark, refused: mark };
+  const seen = { pictures: show, pixelated: show, seed: mark, edited: mark, painted: mark, refused: mark };
   for (const [name, act] of Object.entries(seen)) model.on(`change:${name}`, act);
   show();
   return () => {

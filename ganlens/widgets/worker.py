@@ -57,8 +57,8 @@ class Worker:
             thread.join(LAST)
 
     def outdated(self, name: str) -> bool:
-        """Whether a newer job of that name waits: what an older one found need not be shown any more."""
-        return name in self.jobs
+        """Whether a newer job of that name waits, or Python ends: what this one found need not be shown any more."""
+        return self.stopped or name in self.jobs
 
     @property
     def idle(self) -> bool:
@@ -94,7 +94,8 @@ WORKERS: WeakSet[Worker] = WeakSet()
 @atexit.register
 def finish() -> None:
     """Let running jobs come to their end: a thread that computes while Python is taken down can abort the process."""
-    for worker in list(WORKERS):
-        with worker.changed:
-            worker.jobs.clear()
-        worker.wait(LAST)
+    workers = list(WORKERS)
+    for worker in workers:
+        worker.stopped = True  # for all of them at once: long jobs look at it
+    for worker in workers:
+        worker.stop()

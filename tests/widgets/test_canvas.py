@@ -433,7 +433,7 @@ class TestWhere:
         expected = {"gains": pixels.flatten().tolist(), "grid": [8, 8], "pixels": 4096, "clear": False}
         assert canvas.brush.map == expected
         best, good = int(pixels.max()), int((pixels >= 16).sum())
-        assert canvas.brush.note.startswith(f"tree: the best cell gains {best} of 4,096 pixels")
+        assert canvas.brush.note.startswith(f"drawing tree: the best cell gains {best} of 4,096 pixels")
         assert (f"{good} cell" in canvas.brush.note) == (good > 0)
         assert ("hardly anywhere" in canvas.brush.note) == (good == 0)
         canvas.seed = 4

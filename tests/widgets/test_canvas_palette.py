@@ -118,7 +118,7 @@ class TestWords:
     def test_what_was_covered(self):
         head, more, _ = self.check(1, [500, 0, 200, 100], [498, 43, 173, 86])
         assert head == "tree +4.3 % of the picture"
-        assert more == "It covers grass (−2.7 %) and hill (−1.4 %). Everything else within 0.2 %."
+        assert more == "Less of grass (−2.7 %) and hill (−1.4 %). Everything else within 0.2 %."
 
     def test_nothing_came_of_it(self):
         head, more, warns = self.check(1, [500, 0, 200, 100], [502, 0, 198, 100])

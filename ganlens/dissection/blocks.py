@@ -1,0 +1,74 @@
+"""What blocks of images contribute to the counts of a pass: how far an IoU would vary with other images."""
+
+from typing import ClassVar
+
+import torch
+
+from ganlens.statistics import JointCounts, Statistic, count_each
+
+MOST = 64  # blocks of a sample
+LEAST = 16  # of a large layer with many concepts
+BUDGET = 2**28  # bytes of a layer's blocks
+TAIL_LEVELS = 0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768  # of 1,024 bins
+FULL_LEVELS = tuple(range(0, 1024, 64))
+
+
+def block_size(n: int, units: int, columns: int) -> int:
+    """Images of each block, an even number: 64 blocks of a sample, fewer where they take too much memory."""
+    each = 4 * units * (columns + 1) * len(FULL_LEVELS)
+    blocks = min(MOST, max(LEAST, BUDGET // each))
+    return 2 * -(-n // (2 * blocks))
+
+
+class BlockCounts(Statistic):
+    """How many pixels of each block of images are above some levels, anywhere and at pixels of each column.
+
+    They are read off the joint counts of the pass whenever a block ends, which costs one look at the table.
+
+    Parameters
+    ----------
+    joint : JointCounts
+        The counts of the whole pass, U units and K columns.
+    levels : sequence of int
+        Bins, of 1,024, from which on pixels count; L of them.
+    blocks : int
+        Number of blocks B.
+
+    Attributes
+    ----------
+    above : Tensor (B, U, 1 + K, L)
+        Pixels above each level: anywhere, then in each column.
+    area, pixels : Tensor (B, K), (B,)
+        Pixels of each column, and all that are counted.
+    """
+
+    merges: ClassVar = {"above": torch.add, "area": torch.add, "pixels": torch.add}
+
+    def __init__(self, joint: JointCounts, levels: tuple[int, ...], blocks: int):
+        units, columns, bins = joint.counts.shape
+        device = joint.counts.device
+        self.joint, self.open, self.seen = joint, -1, torch.zeros(0)
+        self.bins = (torch.tensor(levels, device=device) * bins // 1024).expand(units, -1).contiguous()
+        self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int32, device=device)
+        self.area = torch.zeros(blocks, columns, dtype=torch.int64, device=device)
+        self.pixels = torch.zeros(blocks, dtype=torch.int64, device=device)
+
+    def update(self, features: torch.Tensor, planes: torch.Tensor, block: int) -> None:
+        """Count images of one block in the joint counts, and remember whose they are."""
+        if block != self.open:
+            self.close()
+            self.open, self.seen = block, self.read()
+        self.joint.update(features, planes)
+        count_each(planes.flatten()[None].long().clamp(min=-1), self.area[block : block + 1])
+        self.pixels[block] += (planes[:, 0] > -2).sum()
+
+    def read(self) -> torch.Tensor:
+        """Pixels above each level so far (U, 1 + K, L)."""
+        marginal, counts = self.joint.above(self.bins)
+        return torch.cat([marginal[:, None], counts], 1)
+
+    def close(self) -> None:
+        """Take what the open block has added; needed before the joint counts are merged with others."""
+        if self.open >= 0:
+            self.above[self.open] += (self.read() - self.seen).int()
+            self.open = -1
