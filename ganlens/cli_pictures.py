@@ -4,10 +4,14 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ganlens.command_parser import FORCE, PICTURES, QUIET, argument, command, picture_file
 from ganlens.files import check_targets, write_atomically
 from ganlens.terminal import note, usage
+
+if TYPE_CHECKING:
+    from ganlens.models.base import Generator
 
 MOST_PICTURES = 1024  # on one sheet
 COLUMNS, GAP = 8, 2
@@ -31,17 +35,20 @@ def numbers(text: str) -> tuple[int, ...]:
 
     try:
         return parse_units(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers and ranges, such as 0-7 or 3,17,40-43") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("units ")) from None
 
 
-def edit_of(text: str) -> Sequence:
-    """The edits that an argument names."""
+def edit_of(text: str, G: "Generator") -> Sequence:
+    """The edits that an argument names, for a generator."""
     from ganlens.models.editing import ablate, insert
     from ganlens.recipe import Recipe
+    from ganlens.widgets.canvas_traits import NUMBER
 
     if text.endswith(".json"):
-        return Recipe.load(text).edits
+        recipe = Recipe.load(text)
+        recipe.check(G)
+        return recipe.edits
     parts = re.fullmatch(r"([^:=]+):([^:=]+)(?:=([^:=]+))?", text)
     if not parts:
         raise ValueError(f"--edit {text}: expected a layer and its units, such as layer4:3,17 or layer4:3=q0.995")
@@ -52,7 +59,7 @@ def edit_of(text: str) -> Sequence:
         raise ValueError(f"--edit {text}: {error}") from None
     if level is None:
         return [ablate(layer, found)]
-    return [insert(layer, found, float(level) if re.fullmatch(r"-?[0-9.]+", level) else level)]
+    return [insert(layer, found, float(level) if NUMBER.fullmatch(level) else level)]
 
 
 @command(
@@ -85,7 +92,7 @@ def generate(args) -> None:
         check_targets([args.output], args.force)
         chosen = {name: getattr(args, name) for name in ("truncation", "label") if getattr(args, name) is not None}
         G = load_generator(args.generator, progress=not args.quiet, **chosen)
-        edits = [edit for text in args.edit for edit in edit_of(text)]
+        edits = [edit for text in args.edit for edit in edit_of(text, G)]
         for edit in edits:
             G.check_edit(edit)
     renderer, pictures = Renderer(G), []  # as the canvas draws them, bit for bit

@@ -607,7 +607,7 @@ class TestWrongUsage:
             ("shwo", "did you mean 'show'"),
             ("dissect layer4 --rule iq", "did you mean 'iqr'"),
             ("layers nosuchmodel", "`ganlens models`"),
-            ("generate x -o a.png", "such as 0-7"),
+            ("generate x -o a.png", "such as 3, 17, 40-43"),
             ("generate 0-2000 -o a.png", "at most 1024"),
             ("generate 0 -o a.gif", ".png"),
             ("generate 0 -o a.png --edit layer44:1", "did you mean 'layer4'"),

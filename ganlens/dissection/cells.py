@@ -143,7 +143,7 @@ class Cells(Statistic):
         _, rr, rs, _, ss, _ = self.moments()
         return ratio_of_root(rs, rr[:, None] * ss)
 
-    def moments(self) -> tuple[np.ndarray, ...]:
+    def moments(self) -> tuple:
         """Sums of activations (U,), squares (U,), products (U, C), pixels (C,), their squares, number of cells."""
         r, rr, rs = (getattr(self, name).cpu().numpy() / FIXED for name in ("sums", "squares", "dots"))
         s, ss = (getattr(self, name).cpu().numpy().astype(float) for name in ("pixels", "pixels_squared"))

@@ -309,7 +309,10 @@ def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, pro
             done(known)
 
         def after(pass_: Pass, images: int) -> bool:
-            done(images)
+            try:
+                done(images)
+            except KeyboardInterrupt:
+                return True
             if file and pass_.seen < len(seeds) and (file.due() or pass_.seen - images < PILOT <= pass_.seen):
                 file.try_to_save(pass_.state())
             return interrupted()

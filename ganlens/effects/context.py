@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ganlens.arguments import MOST_IMAGES, check_image_count, check_sample, short_repr
+from ganlens.arguments import MOST_IMAGES, check_image_count, check_integer, check_sample, short_repr
 from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.ablation import units_or_best
 from ganlens.effects.context_result import ARRAYS, Context, on_all_cells
@@ -155,6 +155,7 @@ def where(
     (8, 8)
     """
     check_numbers(batch_size=batch_size)
+    seed = check_integer("seed", seed, 0, 2**32 - 1)
     edits, target = insertions(D, concept, units, k, level, stride)
     return on_all_cells(trials(D, edits, target, stride, seed, batch_size)[1][0], D.shape[:2], stride)
 

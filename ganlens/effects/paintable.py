@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens.arguments import check_image_count, check_sample
+from ganlens.arguments import check_image_count, check_sample, short_repr
 from ganlens.dissection.result import Dissection, check_dissection, generator_of
 from ganlens.effects.context import named_levels
 from ganlens.effects.counting import count_pixels, seeds_of
@@ -53,7 +53,7 @@ class Paint(NamedTuple):
     spoiled: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Paintable(Tabular):
     """What can be painted, by layer and concept.
 
@@ -90,6 +90,8 @@ class Paintable(Tabular):
 
     def layer_for(self, concept: str | Concept, mode: str = "add") -> str:
         """The layer in which a concept can best be added, or removed: most of it, less what is spoiled."""
+        if mode not in ("add", "remove"):
+            raise ValueError(f"mode {short_repr(mode)}: expected 'add' or 'remove'")
         values = self.gained - self.beside if mode == "add" else self.removed - self.spoiled
         column = values[:, concept_index(self.concepts, concept, "this table")]
         if np.isnan(column).all():
@@ -161,6 +163,10 @@ def paintable(
     given = [*dissections.values()] if isinstance(dissections, Mapping) and dissections else [dissections]
     Ds = [check_dissection(D) for D in given]
     first, n = Ds[0], check_image_count(n)
+    if len({D.origin["generator_fingerprint"] for D in Ds}) > 1 or len({D.layer for D in Ds}) < len(Ds):
+        raise ValueError(
+            "the dissections are of several generators, or two of one layer; expected layers of one generator"
+        )
     if any(D.concepts != first.concepts for D in Ds):
         raise ValueError("the dissections have different vocabularies; give each of them to paintable alone")
     sample = check_sample(sample, first.sample + 1)

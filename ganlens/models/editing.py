@@ -172,7 +172,7 @@ def as_level(level, count: int, region=None) -> float | tuple | str:
         quantile_of(level)
         return level
     array = as_array("level", level)
-    if not np.isfinite(array).all():
+    if not np.isfinite(array).all() or np.abs(array).max(initial=0) > np.finfo(np.float32).max:
         raise ValueError("a level is not finite")
     if not (array.shape in ((), (count,)) or (array.ndim == 3 and len(array) == count and array.size)):
         raise ValueError(

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
+from ganlens.arguments import check_kind
 from ganlens.effects.paintable import Paintable
 from ganlens.plots.axes import INK, set_title, short_names
 from ganlens.plots.charts import COLORS, new_axes, plain
@@ -24,6 +25,7 @@ def paintable(found: Paintable, ax: Axes | None = None) -> Axes:
         To the right, the share of the best place that becomes the concept when its units are switched on; to the left,
         the share of the concept that goes when they are off. The best concept stands first.
     """
+    check_kind("found", found, Paintable, "what gl.paintable returns")
     worth = np.fmax(np.nan_to_num(found.gained).max(0), np.nan_to_num(found.removed).max(0) / 2)
     order = [c for c in np.argsort(-worth, kind="stable") if worth[c] > 0]
     count = len(found.layers)
@@ -44,5 +46,5 @@ def paintable(found: Paintable, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"{sides}\n{found.n} images, {found.k} units each", size=9, color=INK)
     if count > 1:
         ax.legend(frameon=False, fontsize=9, loc="lower right")
-    set_title(ax, "What can be painted")
+    set_title(ax, "What can be painted" + " (incomplete)" * (not found.complete))
     return ax

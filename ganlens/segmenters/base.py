@@ -158,6 +158,12 @@ def as_concepts(concepts: Sequence[str | tuple[str, str] | Concept]) -> tuple[Co
     return found
 
 
+def known_as(concepts: Sequence[Concept]) -> list[str]:
+    """What each concept is called where its category is not shown: its name, with the category if it is there twice."""
+    names = [concept.name for concept in concepts]
+    return [f"{c.name}:{c.category}" if names.count(c.name) > 1 else c.name for c in concepts]
+
+
 def concept_index(concepts: Sequence[Concept], concept: str | Concept, owner: str) -> int:
     """Position of a concept, by name, by name:category or by both; an error if it is missing or ambiguous."""
     if isinstance(concept, str):

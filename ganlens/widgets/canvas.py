@@ -10,11 +10,11 @@ import ipywidgets as w
 import numpy as np
 import traitlets
 
-from ganlens.arguments import check_integer
+from ganlens.arguments import check_integer, check_number
 from ganlens.dissection.result import Dissection, generator_of
 from ganlens.images import grid, resize
 from ganlens.models.base import Generator
-from ganlens.models.editing import Edit, ablate, insert
+from ganlens.models.editing import Edit
 from ganlens.recipe import Recipe, Renderer, as_recipe
 from ganlens.segmenters.base import concept_index
 from ganlens.widgets import canvas_jobs as jobs
@@ -22,10 +22,11 @@ from ganlens.widgets import canvas_page as page
 from ganlens.widgets.canvas_fold import Controls
 from ganlens.widgets.canvas_palette import Tried, best_layer
 from ganlens.widgets.canvas_parts import Brush, Fold, Palette, Screen, SeedStrip, StrokeList, Tools
-from ganlens.widgets.canvas_state import Easel, on_levels
+from ganlens.widgets.canvas_state import Easel
 from ganlens.widgets.canvas_traits import FOLLOWED, SHOWN, CanvasTraits, checked_level
 from ganlens.widgets.panel import Panel
-from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, fitted, region_of
+from ganlens.widgets.pending import Pending, edit_of
+from ganlens.widgets.strokes import Copy, History, Stroke, check_mode, label_of, region_of, weights_of
 from ganlens.widgets.worker import Worker
 
 
@@ -91,42 +92,42 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         width: int = 432,
     ):
         Panel.__init__(self, dissections)
-        self.easel, level = Easel(generator_of(self.D), self.D.segmenter), checked_level(level)
-        self.history, self.tried = History(), Tried()
-        self.arranged: dict[str, list[str]] = {}  # names of the tiles, by mode
-        self.auto = len(self.dissections) > 1  # the layer follows from the concept
-        self.waiting: list[
-            tuple[str, np.ndarray, str]
-        ] = []  # mode, cells, concept of what was painted while the units were being measured
-        self.changes: dict[int, tuple[Edit, str]] = {}  # by identity of the edit, what it changed
-        self.copied: Copy | None = None
-        self.painted = -np.inf  # when the last stroke came
-        self.image: np.ndarray | None = None
-        self.before: np.ndarray | None = None
-        for name, value in self.generator.settings.items():
-            self.set_trait(name, value)
-        self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
-        self.background = Worker(self.show_error)  # for what nobody waits for
-        height, length = self.generator.image_shape[1:]
-        wide = check_integer("width", width, 1, 10_000)
-        size = wide, round(height * wide / length)
-        self.screen = Screen((height, length), size)
-        self.brush = Brush(size=size, radius=self.radius, stands_for=self.stands_for)
-        self.palette, self.list, self.strip = Palette(), StrokeList(), SeedStrip(self.generator, self.worker)
-        self.tools = Tools(segments=self.D.segmenter is not None)
-        self.fold, self.controls = Fold(name=f"ganlens-{self.model_id}"), Controls(self)
-        self.children = page.arranged(self)
-        self.add_class("ganlens-panel")
-        self._listen()
-        self.level, self.order = level, order
-        self.set_trait("k", k)
-        self.seed, self.concept = seed, concept
-        self._show_layer()
-        page.show_smooth(self)
-        self.strip.show(seed)
-        self._refresh()
-        jobs.show_palette(self)
-        self.show_fold()
+        with self.closed_on_error():
+            self.easel, level = Easel(generator_of(self.D), self.D.segmenter), checked_level(level)
+            self.history, self.tried = History(), Tried()
+            self.arranged: dict[str, list[str]] = {}  # names of the tiles, by mode
+            self.auto = len(self.dissections) > 1  # the layer follows from the concept
+            self.waiting: list[Pending] = []  # what was painted while the units were being measured
+            self.chosen: tuple[int, ...] = ()  # the units that were chosen last; others were typed
+            self.changes: dict[int, tuple[Edit, str]] = {}  # by identity of the edit, what it changed
+            self.copied: Copy | None = None
+            self.painted = -np.inf  # when the last stroke came
+            self.image: np.ndarray | None = None
+            self.before: np.ndarray | None = None
+            for name, value in self.generator.settings.items():
+                self.set_trait(name, value)
+            self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
+            self.background = Worker(self.show_error)  # for what nobody waits for
+            height, length = self.generator.image_shape[1:]
+            wide = check_integer("width", width, 1, 10_000)
+            size = wide, round(height * wide / length)
+            self.screen = Screen((height, length), size)
+            self.brush = Brush(size=size, radius=self.radius, stands_for=self.stands_for)
+            self.palette, self.list, self.strip = Palette(), StrokeList(), SeedStrip(self.generator, self.worker)
+            self.tools = Tools(segments=self.D.segmenter is not None)
+            self.fold, self.controls = Fold(name=f"ganlens-{self.model_id}"), Controls(self)
+            self.children = page.arranged(self)
+            self.add_class("ganlens-panel")
+            self._listen()
+            self.level, self.order = level, order
+            self.set_trait("k", k)
+            self.seed, self.concept = seed, concept
+            self._show_layer()
+            page.show_smooth(self)
+            self.strip.show(seed)
+            self._refresh()
+            jobs.show_palette(self)
+            self.show_fold()
 
     # ---- what a user calls
 
@@ -143,32 +144,38 @@ class InterventionCanvas(CanvasTraits, w.VBox):
             Weight of each cell, instead of ``cells``.
         """
         mode = check_mode(self.mode if mode is None else mode)
-        region = region_of(cells, self.shape) if region is None else np.asarray(region, float)
-        if mode == "query":
-            self.worker.request("query", partial(jobs.query, self, region))
-        elif mode == "copy":
-            jobs.copy(self, region)
-        elif self.learning:
-            self.waiting.append((mode, region, cast(str, self.concept)))
-            self.list.result = ["painted; it waits for the measurement of the units", self.order, False]
-            self.brush.shown += 1
-        else:
-            self._add(Stroke(self._edit(mode, region, self.units), self._label(mode), concept=self._asked()))
+        with self.lock:
+            region = weights_of(cells, region, self.shape)
+            if mode == "query":
+                self.worker.request("query", partial(jobs.query, self, region))
+            elif mode == "copy":
+                jobs.copy(self, region)
+            elif self.learning and self.units == self.chosen:
+                how = self.k, self.order, self.level, self.strength
+                self.waiting.append(Pending(self.D, mode, region, cast(str, self.concept), *how))
+                self.list.result = ["painted; it waits for the measurement of the units", self.order, False]
+                self.brush.shown += 1
+            else:
+                asked = self._asked()
+                self._add(Stroke(self._edit(mode, region), label_of(mode, asked, self.units), concept=asked))
 
     def fill(self, x: float, y: float, mode: str | None = None) -> None:
         """Paint all cells of the thing at a point of the picture (shares of its width and height), by the segmenter."""
         if self.easel.segmenter is None:
             raise ValueError("fill needs a segmenter, which tells what is where: gl.Dissection.load(…, segmenter=S)")
+        x, y = check_number("x", x, 0, 1), check_number("y", y, 0, 1)
         found = self.easel.segment(self.seed, self.edits, self.layer, x, y, self.shape)
         if found is None:
             raise ValueError("there is no concept at this point that could be filled")
-        self.paint(mode=mode, region=found[0])
+        self.paint(mode=mode or (self.verb if self.mode == "paste" else self.mode), region=found[0])
 
     def erase(self, cells: Sequence[int]) -> None:
         """Take cells out of what was painted in the layer on show; `undo` brings them back."""
         with self.lock:
-            if any(stroke.edit.layer == self.layer for stroke in self.history.strokes):
-                self.history.erase(region_of(cells, self.shape), self.layer)
+            region = region_of(cells, self.shape)
+            left = [p.without(region) if p.D is self.D else p for p in self.waiting]
+            self.waiting = [p for p in left if p is not None]
+            self.history.erase(region, self.layer)
             self._take_history()
         self.brush.shown += 1
 
@@ -178,6 +185,8 @@ class InterventionCanvas(CanvasTraits, w.VBox):
             raise ValueError("nothing was copied yet: choose copy, and paint over what the units do")
         if self.copied.layer != self.layer:
             raise ValueError(f"what was copied is of {self.copied.layer}, on show is {self.layer}; copy something here")
+        most = max(self.shape)
+        down, right = (check_integer(name, n, -most, most) for name, n in (("down", down), ("right", right)))
         edit = self.copied.moved(down, right, self.strength)
         self._add(Stroke(edit, f"paste of {len(edit.units)} units"))
 
@@ -188,7 +197,10 @@ class InterventionCanvas(CanvasTraits, w.VBox):
     def undo(self) -> None:
         """Take the last stroke, or the last change of strokes, back."""
         with self.lock:
-            self.history.undo()
+            if self.waiting:
+                self.waiting.pop()
+            else:
+                self.history.undo()
             self._take_history()
 
     def redo(self) -> None:
@@ -200,6 +212,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
     def reset(self) -> None:
         """Delete all strokes; `undo` brings them back."""
         with self.lock:
+            self.waiting.clear()
             if self.history.strokes:
                 self.history.become(())
             self._take_history()
@@ -229,6 +242,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         """
         recipe = as_recipe(recipe)
         recipe.check(self.generator)
+        self.waiting.clear()
         for name, value in (self.generator.defaults | recipe.settings).items():
             setattr(self, name, value)
         self.seed, self.edits = recipe.seed, recipe.edits
@@ -267,24 +281,16 @@ class InterventionCanvas(CanvasTraits, w.VBox):
 
     # ---- from what is asked for to edits
 
-    def _edit(self, mode: str, region: np.ndarray, units: tuple[int, ...]) -> Edit:
-        if not units:
+    def _edit(self, mode: str, region: np.ndarray) -> Edit:
+        if not self.units:
             raise ValueError("no units to paint with: choose a concept, or type unit numbers such as 3, 17, 40-43")
-        if mode == "remove":
-            return ablate(self.layer, units, region, strength=self.strength)
-        return insert(self.layer, units, on_levels(self.D, units, self.level), region=region, strength=self.strength)
+        return edit_of(self.D, mode, region, self.units, self.level, self.strength)
 
     def _asked(self) -> str | None:
         """The concept whose units are forced, if they are those of one."""
         concept = self.concept
         known = concept is not None and self.D.ranks(concept, self.order) and self.units == self._units_of(concept)
         return concept if known else None
-
-    def _label(self, mode: str) -> str:
-        if self._asked():
-            return f"{mode} {self.concept}"
-        few = ", ".join(map(str, self.units[:4])) + (" …" if len(self.units) > 4 else "")
-        return f"{mode} unit{'s' * (len(self.units) > 1)} {few}"
 
     def _units_of(self, concept: str) -> tuple[int, ...]:
         return tuple(self.D.units(concept, self.k, by=self.order))
@@ -320,7 +326,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         self.observe(lambda change: self._choose_units(), ["concept", "k", "order"])
         self.observe(lambda change: self._show_layer(), "layer")
         self.observe(lambda change: self._take_edits(), "edits")
-        self.observe(lambda change: jobs.show_where(self), ["seed", "units", "concept", "layer", "where"])
+        self.observe(lambda change: jobs.show_where(self), ["seed", "units", "concept", "layer", "where", "level"])
         self.observe(lambda change: self.strip.show(self.seed), "seed")
         self.observe(lambda change: self._refresh(), "seed")
         self.observe(lambda change: self._take_settings(), ["truncation", "label"])
@@ -349,24 +355,22 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         self._refresh()
 
     def _choose_units(self) -> None:
-        if self.concept is None or any(concept != self.concept for _, _, concept in self.waiting):
+        if self.concept is None or any(pending.concept != self.concept for pending in self.waiting):
             self.paint_what_waits()
         if self.concept is None:
             return
         if not self.D.ranks(self.concept, self.order):
             self.long_worker.request("order", partial(jobs.learn_order, self))
             return
-        self.units = self._units_of(self.concept)
+        self.chosen = self._units_of(self.concept)
+        self.units = self.chosen
         self.unit = self.units[0]
         self.paint_what_waits()
 
     def paint_what_waits(self) -> None:
         """Paint what was painted while units were being measured; with those of highest IoU if they are not known."""
-        waiting, self.waiting = self.waiting, []
-        for mode, region, concept in waiting:
-            known = self.D.ranks(concept, self.order)
-            units = tuple(self.D.units(concept, self.k, by=self.order if known else "iou"))
-            self._add(Stroke(self._edit(mode, fitted(region, self.shape), units), f"{mode} {concept}", concept=concept))
+        while self.waiting:
+            self._add(self.waiting.pop(0).stroke())
 
     def choose_layer(self) -> None:
         """Go to the layer in which the concept can best be painted, where that is to be chosen and was measured."""
@@ -385,6 +389,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         self.brush.highlight = strokes[index].cells if index is not None and index < len(strokes) else []
 
     def _refresh(self) -> None:
+        self.failure = ""
         self.worker.request("render", partial(jobs.render, self))
 
     def show_fold(self, fresh: bool = False) -> None:

@@ -6,7 +6,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from ganlens.images import encode
-from ganlens.widgets.gallery import known_as
+from ganlens.segmenters.base import known_as
 from ganlens.widgets.orders import ORDERS
 from ganlens.widgets.strokes import parse_units, write_units
 

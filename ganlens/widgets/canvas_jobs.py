@@ -12,13 +12,13 @@ from ganlens.effects.paintable import Start, paint
 from ganlens.images import encode
 from ganlens.models.editing import Edit
 from ganlens.models.hooks import Abandoned
+from ganlens.segmenters.base import known_as
 from ganlens.widgets.canvas_fold import Cancelled
 from ganlens.widgets.canvas_page import show_strokes
 from ganlens.widgets.canvas_palette import Tried, crops, shown_concepts, tiles
 from ganlens.widgets.canvas_state import Easel, on_levels
 from ganlens.widgets.canvas_words import result_of, signed
 from ganlens.widgets.change_tables import unit_table
-from ganlens.widgets.gallery import known_as
 from ganlens.widgets.orders import measure_order
 from ganlens.widgets.strokes import Copy
 
@@ -94,6 +94,9 @@ def show_palette(canvas: "InterventionCanvas") -> None:
 def show_where(canvas: "InterventionCanvas") -> None:
     """Light up the cells in which adding the units would draw the concept, if that is asked for."""
     canvas.brush.map, canvas.brush.note = {}, ""
+    if canvas.where and canvas.easel.segmenter is None:
+        canvas.where = False
+        raise ValueError("where can what go? That needs a segmenter: gl.Dissection.load(…, segmenter=S)")
     if canvas.where:
         canvas.long_worker.request("where", partial(map_where, canvas))
 
@@ -154,14 +157,16 @@ def learn_order(canvas: "InterventionCanvas") -> None:
         canvas.order = "iou"
         if not isinstance(error, Cancelled):
             raise
-    canvas._choose_units()
+    if canvas.units == canvas.chosen:
+        canvas._choose_units()
+    canvas.paint_what_waits()
 
 
 def map_where(canvas: "InterventionCanvas") -> None:
     """Try every cell of the image as it was before the edits."""
     if canvas.concept is None or not canvas.units:
         canvas.where = False
-        raise ValueError("where can what go? Choose a concept first")
+        raise ValueError("where can what go? Choose a concept first, with units that are switched")
     D, concept = replace(canvas.D, generator=canvas.generator), canvas.concept
     with canvas.controls.progress(f"trying all cells for {concept}"):
         gains = where(D, concept, canvas.seed, units=canvas.units, level=on_levels(D, canvas.units, canvas.level))

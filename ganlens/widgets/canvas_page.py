@@ -8,7 +8,7 @@ import numpy as np
 
 from ganlens.arguments import check_number
 from ganlens.images import palette
-from ganlens.widgets.gallery import known_as
+from ganlens.segmenters.base import known_as
 from ganlens.widgets.strokes import fitted, region_of
 
 if TYPE_CHECKING:

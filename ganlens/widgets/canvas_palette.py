@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from ganlens.dissection.result import Dissection
 from ganlens.effects.paintable import DRAWN, PLACES, REMOVED, Paint
 from ganlens.images import encode, palette, resize, to_uint8
-from ganlens.segmenters.base import checked_labels
+from ganlens.segmenters.base import checked_labels, known_as
 from ganlens.widgets.canvas_words import listed
-from ganlens.widgets.gallery import known_as
 
 if TYPE_CHECKING:
     from ganlens.widgets.canvas import InterventionCanvas

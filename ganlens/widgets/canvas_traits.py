@@ -1,10 +1,11 @@
 """What can be chosen on the canvas, and what it is checked for."""
 
 import re
+from contextlib import nullcontext
 
 import traitlets
 
-from ganlens.arguments import check_number
+from ganlens.arguments import check_integer, check_number
 from ganlens.models.base import Generator
 from ganlens.models.editing import Edit, insert
 from ganlens.widgets.orders import ORDERS
@@ -13,7 +14,7 @@ from ganlens.widgets.strokes import History
 
 MODES = ("remove", "add", "query", "copy", "paste")
 TOOLS = ("brush", "box", "fill", "erase")
-NUMBER = re.compile(r"-?[0-9]*\.?[0-9]+(e-?[0-9]+)?")
+NUMBER = re.compile(r"-?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?")
 
 
 FOLLOWED = {  # traits of the canvas that parts follow, and set
@@ -61,11 +62,19 @@ class CanvasTraits(Panel):
     truncation = traitlets.Float(1.0)
     label = traitlets.Int(None, allow_none=True)
 
+    def __setattr__(self, name: str, value) -> None:
+        with self.__dict__.get("lock") or nullcontext():  # a stroke must not fall between a layer and its units
+            super().__setattr__(name, value)
+
     @traitlets.validate("seed")
     def _check_seed(self, proposal) -> int:
-        if not 0 <= proposal["value"] < 2**32:
-            raise traitlets.TraitError(f"seed {proposal['value']} is outside 0 … 2^32 - 1")
-        return proposal["value"]
+        return self._whole("seed", proposal["value"], 0, 2**32 - 1)
+
+    def _whole(self, name: str, value, least: int, most: int | None = None) -> int:
+        try:
+            return check_integer(name, value, least, most)
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
 
     @traitlets.validate("truncation", "label")
     def _check_setting(self, proposal):
@@ -104,9 +113,7 @@ class CanvasTraits(Panel):
 
     @traitlets.validate("k")
     def _check_k(self, proposal) -> int:
-        if proposal["value"] < 1:
-            raise traitlets.TraitError(f"k={proposal['value']}: expected at least 1 unit")
-        return proposal["value"]
+        return self._whole("k", proposal["value"], 1)
 
 
 def checked_level(level: str | float) -> str:

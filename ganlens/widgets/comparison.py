@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 
 from ganlens.comparisons.side_by_side import Comparison, compare
 from ganlens.dissection.result import Dissection
-from ganlens.segmenters.base import concept_index
-from ganlens.widgets.gallery import cut, font, known_as, thumbnail
+from ganlens.segmenters.base import concept_index, known_as
+from ganlens.widgets.gallery import cut, font, thumbnail
 from ganlens.widgets.panel import View, source
 from ganlens.widgets.thumbnails import strips
 

@@ -68,32 +68,38 @@ class Explorer(Panel, w.VBox):
 
     def __init__(self, dissections: Dissection | Mapping[str, Dissection], seed: int = 0):
         Panel.__init__(self, dissections)
-        self.gallery = UnitGallery(self.dissections)
-        self.heatmap = IoUHeatmap(self.dissections)
-        self.canvas = InterventionCanvas(self.dissections, seed=seed)
-        self.seed = seed
-        self.tabs, self.offer = Tabs(names=["Units", "Heatmap"], stands_for=self.stands_for), Offer()
-        for part in (self.gallery, self.heatmap, self.canvas):
-            for trait in ("layer", "concept", "seed", "edits", "found"):
-                if part.has_trait(trait):
+        with self.closed_on_error():
+            self.gallery = UnitGallery(self.dissections)
+            self.heatmap = IoUHeatmap(self.dissections)
+            self.canvas = InterventionCanvas(self.dissections, seed=seed)
+            self.seed = seed
+            self.tabs, self.offer = Tabs(names=["Units", "Heatmap"], stands_for=self.stands_for), Offer()
+            for part in (self.gallery, self.heatmap, self.canvas):
+                for trait in ("layer", "concept", "seed", "edits", "found"):
+                    if part.has_trait(trait):
+                        traitlets.link((self, trait), (part, trait))
+            for trait in ("unit", "units"):
+                for part in (self.gallery, self.heatmap):
                     traitlets.link((self, trait), (part, trait))
-        for trait in ("unit", "units"):
-            for part in (self.gallery, self.heatmap):
-                traitlets.link((self, trait), (part, trait))
-            traitlets.dlink((self.canvas, trait), (self, trait))  # what is looked at is not painted with unasked
-        self.heatmap.layers = (self.layer,)  # the gallery chooses for all
-        self.canvas.auto = False  # the gallery chooses the layer
-        self.canvas.show_fold()
-        left = w.VBox([self.tabs, self.gallery, self.heatmap, self.offer])
-        both = w.Box([left, self.canvas])
-        for box, name in ((self, "explorer"), (both, "both"), (left, "canvas-left")):
-            box.add_class(f"ganlens-{name}")
-        self.children = [both]
-        self.tabs.observe(lambda change: self._show_tab(), "chosen")
-        self.offer.on_msg(lambda _, message, buffers: self.use())
-        self.observe(lambda change: self._offer(), ["units", "unit"])
-        self.canvas.observe(lambda change: self._offer(), "units")
-        self._show_tab()
+                traitlets.dlink((self.canvas, trait), (self, trait))  # what is looked at is not painted with unasked
+            self.heatmap.layers = (self.layer,)  # the gallery chooses for all
+            self.canvas.auto = False  # the gallery chooses the layer
+            self.canvas.show_fold()
+            left = w.VBox([self.tabs, self.gallery, self.heatmap, self.offer])
+            both = w.Box([left, self.canvas])
+            for box, name in ((self, "explorer"), (both, "both"), (left, "canvas-left")):
+                box.add_class(f"ganlens-{name}")
+            self.children = [both]
+            self.tabs.observe(lambda change: self._show_tab(), "chosen")
+            self.offer.on_msg(lambda _, message, buffers: self.use())
+            self.observe(lambda change: self._offer(), ["units", "unit"])
+            self.canvas.observe(lambda change: self._offer(), "units")
+            self._show_tab()
+
+    @traitlets.validate("seed", "edits", "found")
+    def _check_shared(self, proposal):
+        canvas = vars(self).get("canvas")
+        return proposal["value"] if canvas is None else proposal["trait"]._validate(canvas, proposal["value"])
 
     def use(self) -> None:
         """Paint with the units that are selected."""

@@ -14,7 +14,7 @@ from ganlens.arguments import close_match
 from ganlens.dissection.ranking import UnitLabel
 from ganlens.dissection.result import FLAGS, Dissection
 from ganlens.images import encode
-from ganlens.segmenters.base import Concept
+from ganlens.segmenters.base import Concept, known_as
 from ganlens.widgets.panel import View, source
 from ganlens.widgets.thumbnails import closeups, kept_strips, strips
 
@@ -227,12 +227,6 @@ def batches(units: list[int], size: int) -> list[list[int]]:
 
 def categories(D: Dissection) -> list[str]:
     return list(dict.fromkeys(concept.category for concept in D.concepts))
-
-
-def known_as(concepts: tuple[Concept, ...]) -> list[str]:
-    """What each concept is called in the page: its name; where a name occurs twice, with the category."""
-    names = [concept.name for concept in concepts]
-    return [f"{c.name}:{c.category}" if names.count(c.name) > 1 else c.name for c in concepts]
 
 
 def tabulate(D: Dissection, k: int) -> dict:

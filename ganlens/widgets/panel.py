@@ -17,9 +17,9 @@ from ipywidgets import Widget
 from ganlens.arguments import close_match
 from ganlens.dissection.result import Dissection
 from ganlens.images import encode
-from ganlens.segmenters.base import concept_index
+from ganlens.segmenters.base import concept_index, known_as
 from ganlens.widgets.saved_picture import SavedPicture, marks_of
-from ganlens.widgets.worker import Worker
+from ganlens.widgets.worker import Worker, stop_all
 
 HERE = Path(__file__).parent
 SHARED = ("comm", "_canvas_manager")  # what a widget has in common with those of others
@@ -105,18 +105,27 @@ class Panel(traitlets.HasTraits):
         concept = proposal["value"]
         if concept is not None:
             try:
-                concept_index(self.D.concepts, concept, "this vocabulary")
+                return known_as(self.D.concepts)[concept_index(self.D.concepts, concept, "this vocabulary")]
             except ValueError as error:
                 raise traitlets.TraitError(str(error)) from None
-        return concept
+        return None
 
     def close(self) -> None:
         """Take the widget off the page for good, and all that it is made of out of the kernel."""
-        for worker in [value for value in vars(self).values() if isinstance(value, Worker)]:
-            worker.stop()
-        for widget in widgets_in(self):
+        widgets = widgets_in(self)
+        stop_all([value for one in widgets for value in vars(one).values() if isinstance(value, Worker)])
+        for widget in widgets:
             widget.unobserve_all()
             Widget.close(widget)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Leave no widget and no thread behind if it cannot be made."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def wait(self, seconds: float | None = 60) -> bool:
         """Wait until nothing is computed any more; False if that takes longer."""
@@ -134,7 +143,7 @@ class Panel(traitlets.HasTraits):
         else:
             self.failure = ""
 
-    def show_error(self, error: Exception) -> None:
+    def show_error(self, error: BaseException) -> None:
         """Show an exception inside the widget, its traceback folded."""
         trace = "".join(traceback.format_exception(error))
         name = "" if isinstance(error, ValueError | traitlets.TraitError) else f"{type(error).__name__}: "

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from ganlens.arguments import as_list, close_match, short_repr
-from ganlens.models.editing import Edit, insert
+from ganlens.models.editing import Edit, ablate, insert
 
 DEEPEST = 200  # steps that can be undone
 
@@ -70,14 +70,15 @@ class History:
         """Take cells (H, W) out of the strokes of a layer; those without a cell are deleted."""
         kept = []
         for stroke in self.strokes:
-            if stroke.edit.layer == layer:
+            if stroke.edit.layer == layer and (stroke.edit.region is None or (cells * stroke.edit.region).any()):
                 region = np.ones(cells.shape) if stroke.edit.region is None else np.asarray(stroke.edit.region, float)
                 region = np.where(cells > 0, 0, region)
                 if not region.any():
                     continue
                 stroke = replace(stroke, edit=stroke.edit.replace(region=region))
             kept.append(stroke)
-        self.become(kept)
+        if kept != list(self.strokes):
+            self.become(kept)
 
     def undo(self) -> bool:
         """Go one state back; False if there is none."""
@@ -134,6 +135,12 @@ class Copy:
         return {"cells": np.flatnonzero(self.region).tolist(), "middle": middle}
 
 
+def label_of(mode: str, concept: str | None, units: Sequence[int]) -> str:
+    """The words that people know a stroke by: its concept, or a few of its units."""
+    few = ", ".join(map(str, units[:4])) + (" …" if len(units) > 4 else "")
+    return f"{mode} {concept}" if concept else f"{mode} unit{'s' * (len(units) > 1)} {few}"
+
+
 def check_mode(mode: str) -> str:
     """A mode that `InterventionCanvas.paint` has; ValueError for any other."""
     if mode not in PAINTED:
@@ -150,7 +157,7 @@ def region_of(cells: Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray
         No cell, or a number that the layer has not.
     """
     given = as_list("cells", cells, "numbers of cells")
-    if not all(isinstance(cell, Integral) for cell in given):
+    if not all(isinstance(cell, Integral) and not isinstance(cell, bool) for cell in given):
         raise ValueError(f"cells {short_repr(given)}: expected whole numbers")
     numbers = np.array(given, object)
     if not numbers.size or numbers.min() < 0 or numbers.max() >= shape[0] * shape[1]:
@@ -158,6 +165,18 @@ def region_of(cells: Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray
     region = np.zeros(shape)
     region.flat[numbers.astype(int)] = 1
     return region
+
+
+def weights_of(cells: Sequence[int] | None, region, shape: tuple[int, int]) -> np.ndarray:
+    """Weights (H, W) of the cells of a layer, given as their numbers or as they are; ValueError for anything else."""
+    if region is None:
+        return region_of(cells, shape)
+    if cells is not None:
+        raise ValueError("cells and region were both given; give one of them")
+    weights = np.array(ablate("", [0], region).region, float)
+    if weights.shape != tuple(shape) or not weights.any():
+        raise ValueError(f"region of shape {weights.shape}: expected {tuple(shape)}, with some cell in it")
+    return weights
 
 
 def fitted(region: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -188,6 +207,7 @@ def union(edits: Sequence[Edit], size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
+DIGITS = 10  # of a number: seeds have as many
 MOST_UNITS = 10_000  # that are typed; layers have up to a few thousand
 
 
@@ -198,8 +218,10 @@ def parse_units(text: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"units {part!r}: expected numbers and ranges, such as 3, 17, 40-43")
-        numbers = range(int(first), int(last or first) + 1)
-        if len(first) > 9 or len(last) > 9 or len(numbers) + len(units) > MOST_UNITS:
+        numbers = range(int(first), int(last or first) + 1) if max(len(first), len(last)) <= DIGITS else range(0)
+        if not numbers:
+            raise ValueError(f"units {part!r}: expected a range from a number up to a larger one, such as 40-43")
+        if len(numbers) + len(units) > MOST_UNITS:
             raise ValueError(f"units {part!r}: more than {MOST_UNITS:,} at once; expected a range such as 40-43")
         units += numbers
     return tuple(dict.fromkeys(units))

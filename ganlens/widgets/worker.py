@@ -2,7 +2,7 @@
 
 import atexit
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakSet
 
 LAST = 5  # seconds that a job may still take when Python ends
@@ -27,7 +27,7 @@ class Worker:
     ['new']
     """
 
-    def __init__(self, show_error: Callable[[Exception], None]):
+    def __init__(self, show_error: Callable[[BaseException], None]):
         self.show_error = show_error
         self.jobs: dict[str, Callable[[], None]] = {}
         self.running: str | None = None
@@ -80,7 +80,7 @@ class Worker:
                 job = self.jobs.pop(self.running)
             try:
                 job()
-            except Exception as error:
+            except BaseException as error:  # whatever a network raises, the next job is done
                 self.show_error(error)
             finally:
                 with self.changed:
@@ -94,8 +94,12 @@ WORKERS: WeakSet[Worker] = WeakSet()
 @atexit.register
 def finish() -> None:
     """Let running jobs come to their end: a thread that computes while Python is taken down can abort the process."""
-    workers = list(WORKERS)
+    stop_all(list(WORKERS))
+
+
+def stop_all(workers: Sequence[Worker]) -> None:
+    """Stop workers, all of them at once: long jobs look at that, and each is waited for."""
     for worker in workers:
-        worker.stopped = True  # for all of them at once: long jobs look at it
+        worker.stopped = True
     for worker in workers:
         worker.stop()

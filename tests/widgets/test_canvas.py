@@ -229,7 +229,7 @@ class TestSeeds:
         assert canvas.wait()
         assert canvas.strip.seeds[-1] == 2**32 - 1
         send(canvas, kind="key", command="next")
-        assert "outside" in canvas.failure
+        assert "at most 4,294,967,295" in canvas.failure
         assert canvas.seed == 2**32 - 1
 
     def test_edits_stay(self, canvas):
@@ -275,7 +275,7 @@ class TestErrors:
             ("unit", 192, "192"),
             ("layer", "layer5", "layer5"),
             ("concept", "treee", "tree"),
-            ("seed", -1, "outside"),
+            ("seed", -1, "at most 4,294,967,295"),
             ("k", 0, "at least 1"),
             ("edits", (gl.ablate("layer99", [0]),), "layer99"),
             ("mode", "erase", "erase"),

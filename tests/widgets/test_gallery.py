@@ -617,11 +617,14 @@ class TestInJupyterLab:
         assert detail.locator(".ganlens-concept-bar .ganlens-value").first.inner_text() == f"{best:.3f}"
         assert "threshold" in detail.get_by_role("img", name="Histogram").get_attribute("aria-label")
         painted.shot("gallery-detail")
+        rows = painted.rows.count()
         show_theme(page, "Dark")
         painted.shot("gallery-detail-dark")
         detail.get_by_role("button", name="Close").focus()
         page.keyboard.press("Escape")
         painted.until("gallery.detail", False)
+        page.wait_for_timeout(800)
+        assert painted.rows.count() >= rows  # the list is as full as it was in light
         painted.shot("gallery-dark")
         show_theme(page, "Light")
 

@@ -117,3 +117,14 @@ def test_slow_images_are_in_the_file_when_they_are_there(address, folder):
         save(lab)
     notebook = nbformat.read(folder / "slow.ipynb", as_version=4)
     assert len(notebook.cells[1].outputs[0].data["image/jpeg"]) > 1.4 * first
+
+
+def test_a_kernel_that_is_shut_down(address, folder):
+    write_notebook(folder / "shut.ipynb", SETUP, "canvas = gl.InterventionCanvas(D, seed=3); canvas")
+    with page(address, "shut.ipynb") as lab:
+        run_cells(lab, 2)
+        lab.locator(".ganlens-picture").wait_for()
+        assert lab.evaluate(SEEN, 1)["gone"] == []
+        lab.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        lab.wait_for_function(f"() => ({SEEN})(1).gone.length > 0", timeout=10_000)
+        assert lab.evaluate(SEEN, 1)["gone"][0] == "The kernel is gone: run the cell again."
