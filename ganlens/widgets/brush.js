@@ -1,6 +1,8 @@
 const CURSOR = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const COLORS = { remove: "255, 140, 0", add: "0, 200, 220", query: "250, 250, 250", copy: "190, 120, 255", paste: "190, 120, 255" };
 
+const RESTS = 120; // milliseconds that the brush rests before it is asked what a stroke would do
+
 /** Cells that a brush touches: those whose centre it covers, and those that its path crosses. */
 function touched(path, radius, [rows, columns], [width, height]) {
   const cells = new Set();
@@ -57,7 +59,8 @@ function render({ model, el }) {
   const cursorLabel = h("span", { class: "ganlens-quiet", "aria-live": "polite" });
   const picture = h("div", { class: "ganlens-picture", tabindex: "0", role: "application", "aria-roledescription": "painting" }, canvas);
   const note = h("p", { class: "ganlens-canvas-note", role: "status" });
-  el.append(before, picture, line, slider, grip, ...chips, note, cursorLabel);
+  const preview = h("img", { alt: "", class: "ganlens-preview", hidden: true }), told = h("span", { class: "ganlens-canvas-chip ganlens-told", hidden: true }, "if you paint here");
+  el.append(preview, before, told, picture, line, slider, grip, ...chips, note, cursorLabel);
 
   let share = 0; // of the picture that shows the original, in percent
   function cut(percent) {
@@ -197,8 +200,31 @@ function render({ model, el }) {
     model.send({ kind: "fill", x: x / size()[0], y: y / size()[1] });
   }
 
+  // ---- what a stroke would do where the brush rests
+
+  let asked = ""; // cells of the stroke that was asked about
+  const cellsHere = () => [...touched([pointer], radius(), grid(), size())].sort((a, b) => a - b);
+  const ask = afterPause(RESTS, () => {
+    if (!pointer || path || pending.size || tool() !== "brush" || !["add", "remove"].includes(model.get("mode"))) return;
+    const cells = cellsHere();
+    if (!cells.length || String(cells) === asked) return;
+    asked = String(cells);
+    model.send({ kind: "preview", cells, grid: grid() });
+  });
+  function showPreview(cells, bytes) {
+    if (String(cells) !== asked || path || !pointer) return;
+    if (preview.src) URL.revokeObjectURL(preview.src);
+    preview.src = pictureURL(bytes, "image/png");
+    preview.hidden = told.hidden = false;
+  }
+  function forgetPreview() {
+    asked = "";
+    preview.hidden = told.hidden = true;
+  }
+
   canvas.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary || event.button !== 0) return;
+    forgetPreview();
     event.preventDefault(); // no text is selected, no picture is dragged
     picture.focus({ preventScroll: true });
     pointer = at(event);
@@ -213,6 +239,10 @@ function render({ model, el }) {
     pointer = at(event);
     const all = event.getCoalescedEvents?.() ?? []; // what came since the last frame
     if (path) path.push(...(all.length ? all : [event]).map(at));
+    else if (event.pointerType !== "touch") {
+      if (asked && String(cellsHere()) !== asked) forgetPreview();
+      ask();
+    }
     draw();
   });
   const finish = () => {
@@ -224,7 +254,7 @@ function render({ model, el }) {
   canvas.addEventListener("pointerup", (event) => event.isPrimary && finish());
   canvas.addEventListener("lostpointercapture", finish);
   canvas.addEventListener("pointercancel", () => ((path = null), draw()));
-  canvas.addEventListener("pointerleave", () => ((pointer = null), draw()));
+  canvas.addEventListener("pointerleave", () => ((pointer = null), forgetPreview(), draw()));
 
   let held = null; // the share of the original before B was pressed
   const showBefore = (on) => {
@@ -287,30 +317,34 @@ function render({ model, el }) {
     },
     shown: () => {
       pending = new Set();
+      forgetPreview();
       el.classList.remove("ganlens-busy");
       draw();
     },
   };
-  for (const name of ["highlight", "clip", "map", "radius", "mode", "grid", "tool"]) showing[name] = draw;
+  for (const name of ["highlight", "clip", "map"]) showing[name] = draw;
+  for (const name of ["radius", "mode", "grid", "tool"]) showing[name] = () => (forgetPreview(), draw());
   cut(0);
-  showing.pixelated = () => before.classList.toggle("ganlens-pixelated", model.get("pixelated"));
+  showing.pixelated = () => [before, preview].forEach((img) => img.classList.toggle("ganlens-pixelated", model.get("pixelated")));
   for (const [name, show] of Object.entries(showing)) {
     model.on(`change:${name}`, show);
     show();
   }
 
-  const download = (message, buffers) => {
+  const receive = (message, buffers) => {
+    if (message.kind === "preview") return showPreview(message.cells, buffers[0]);
     if (message.kind !== "download") return;
     const address = pictureURL(buffers[0], message.type);
     h("a", { href: address, download: message.name }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   };
-  model.on("msg:custom", download);
+  model.on("msg:custom", receive);
 
   return () => {
     stop();
     for (const [name, show] of Object.entries(showing)) model.off(`change:${name}`, show);
-    model.off("msg:custom", download);
+    model.off("msg:custom", receive);
+    if (preview.src) URL.revokeObjectURL(preview.src);
     if (url) URL.revokeObjectURL(url);
   };
 }

@@ -109,8 +109,7 @@ class InterventionCanvas(CanvasTraits, w.VBox):
             self.long_worker = Worker(self.show_error)  # for what takes long; painting goes on meanwhile
             self.background = Worker(self.show_error)  # for what nobody waits for
             height, length = self.generator.image_shape[1:]
-            wide = check_integer("width", width, 1, 10_000)
-            size = wide, round(height * wide / length)
+            size = check_integer("width", width, 1, 10_000), round(height * width / length)
             self.screen = Screen((height, length), size)
             self.brush = Brush(size=size, radius=self.radius, stands_for=self.stands_for)
             self.palette, self.list, self.strip = Palette(), StrokeList(), SeedStrip(self.generator, self.worker)
@@ -332,6 +331,8 @@ class InterventionCanvas(CanvasTraits, w.VBox):
         self.observe(lambda change: self._take_settings(), ["truncation", "label"])
 
     def _receive(self, message: dict, buffers: Sequence = ()) -> None:
+        if message["kind"] == "preview":  # no act: it changes nothing that is on show
+            return jobs.ask_preview(self, message)
         with self.lock, self.showing_errors():  # messages come on several threads, and none may undo what another did
             try:
                 page.obey(self, message, buffers)

@@ -1,6 +1,7 @@
 """What the canvas has done on its worker's thread: images, measurements and maps."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,13 +21,15 @@ from ganlens.widgets.canvas_state import Easel, on_levels
 from ganlens.widgets.canvas_words import result_of, signed
 from ganlens.widgets.change_tables import unit_table
 from ganlens.widgets.orders import measure_order
-from ganlens.widgets.strokes import Copy
+from ganlens.widgets.pending import edit_of
+from ganlens.widgets.strokes import Copy, fitted, region_of
 
 if TYPE_CHECKING:
     from ganlens.widgets.canvas import InterventionCanvas
 
 FOUND = 20  # units that a region query gives
 QUIET = 2.0  # seconds after a stroke, in which nothing is measured that nobody has asked for
+FAST = 0.25  # seconds that an image takes at most, so that strokes are tried where the brush rests
 PAUSE = 0.02  # seconds in which an image travels to the page before all that is said about it is worked out
 
 
@@ -56,6 +59,27 @@ def render(canvas: "InterventionCanvas") -> None:
         canvas.worker.request("measure", lambda: measure(canvas, easel, seed, edits, layer))
     canvas.show_fold()
     canvas.keep_picture()
+
+
+def ask_preview(canvas: "InterventionCanvas", message: dict) -> None:
+    """Have a picture made of what a stroke would do, where that is fast and nothing else is asked for."""
+    with canvas.lock:
+        ready = canvas.units and not canvas.waiting and canvas.mode in ("add", "remove") and canvas.tool == "brush"
+        if ready and canvas.easel.spent <= FAST:
+            cells = message["cells"]
+            region = fitted(region_of(cells, message["grid"]), canvas.shape)
+            edits = *canvas.edits, edit_of(canvas.D, canvas.mode, region, canvas.units, canvas.level, canvas.strength)
+            canvas.worker.request("preview", partial(preview, canvas, cells, canvas.seed, edits, canvas.edits))
+
+
+def preview(
+    canvas: "InterventionCanvas", cells: list[int], seed: int, edits: tuple[Edit, ...], painted: tuple[Edit, ...]
+) -> None:
+    """Send the picture of edits that were not made, unless something was painted meanwhile."""
+    with suppress(Abandoned):
+        image = canvas.renderer.render(seed, edits, lambda: canvas.worker.outdated("render"))[1]
+        if (seed, painted) == (canvas.seed, canvas.edits):
+            canvas.brush.send({"kind": "preview", "cells": cells}, [encode(image, "png")])
 
 
 def measure(canvas: "InterventionCanvas", easel: Easel, seed: int, edits: tuple[Edit, ...], layer: str) -> None:

@@ -299,6 +299,32 @@ def test_pen_and_keyboard(address, folder, pictures):
         lab.screenshot(path=pictures / "canvas-dark.png")
 
 
+def test_what_a_stroke_would_do_where_the_brush_rests(address, folder, pictures, tree_cells):
+    write_notebook(folder / "rests.ipynb", SETUP, CANVAS.replace("SEED", "33"))
+    with page(address, "rests.ipynb") as lab:
+        run_cells(lab, 2)
+        before = pixels(lab)
+        ask_kernel(lab, "setattr(canvas, 'radius', 0.3)")
+        lab.wait_for_timeout(1000)
+        box = lab.locator(".ganlens-picture").bounding_box()
+        cell = tree_cells[len(tree_cells) // 2]
+        x, y = box["x"] + (cell % 8 + 0.5) * box["width"] / 8, box["y"] + (cell // 8 + 0.5) * box["height"] / 8
+        lab.mouse.move(x - 2, y)
+        lab.mouse.move(x, y)
+        lab.locator(".ganlens-preview").wait_for()
+        lab.screenshot(path=pictures / "canvas-preview.png")
+        assert lab.evaluate("document.querySelector('.ganlens-preview').naturalWidth") == 64
+        assert ask_kernel(lab, "len(canvas.edits)") == 0
+        assert np.array_equal(pixels(lab), before)
+        lab.mouse.down()
+        lab.mouse.up()
+        wait_for_change(lab, before)
+        assert lab.locator(".ganlens-preview").is_hidden()
+        lab.mouse.move(box["x"] - 30, y)
+        lab.wait_for_timeout(400)
+        assert lab.locator(".ganlens-preview").is_hidden()
+
+
 def test_touch_and_a_narrow_page(address, folder, pictures):
     """A finger paints and does not scroll the page; everything fits a notebook of 480 pixels."""
     write_notebook(folder / "touch.ipynb", SETUP, CANVAS.replace("SEED", "3"))

@@ -1,11 +1,13 @@
 """Strokes that wait for their units, strokes beside changes of the layer, and what is left when a widget ends."""
 
+import io
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 from traitlets import TraitError
 
 import ganlens as gl
@@ -103,6 +105,30 @@ def test_no_stroke_falls_between_a_layer_and_its_units(both):
     assert canvas.failure == ""
     assert [edit.units for edit in canvas.edits] == [expected[edit.layer] for edit in canvas.edits]
     assert len(canvas.edits) == 60
+    canvas.close()
+
+
+def test_what_a_stroke_would_do_is_shown_and_not_done(both, monkeypatch):
+    canvas, sent = gl.InterventionCanvas(both["layer4"], seed=3, concept="tree", k=4), []
+    canvas.paint([20, 21], "add")
+    assert canvas.wait()
+    monkeypatch.setattr(canvas.brush, "send", lambda message, buffers: sent.append((message, buffers)))
+    canvas.easel.spent = 0.01
+    before, image = canvas.recipe, canvas.image
+    canvas._receive({"kind": "preview", "cells": [44, 45], "grid": [8, 8]})
+    assert canvas.wait()
+    ((message, (png,)),) = sent
+    assert message == {"kind": "preview", "cells": [44, 45]}
+    assert (canvas.recipe, canvas.image is image) == (before, True)
+    canvas.paint([44, 45])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), gl.replay(canvas.recipe))
+    for name, value in (("tool", "erase"), ("units", ())):
+        setattr(canvas, name, value)
+        canvas._receive({"kind": "preview", "cells": [44, 45], "grid": [8, 8]})
+    canvas.tool, canvas.concept, canvas.easel.spent = "brush", "door", 1.0  # too slow to be tried
+    canvas._receive({"kind": "preview", "cells": [44, 45], "grid": [8, 8]})
+    assert canvas.wait()
+    assert len(sent) == 1
     canvas.close()
 
 
