@@ -1,6 +1,5 @@
 """What a dissection found: a value that can be asked, saved, loaded and exported."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
+from ganlens.dissection import unit_tables as tables
 from ganlens.dissection.layer_statistics import Counts
 from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, label_of, merit_for
-from ganlens.dissection.saved import FLAGS, check_origin, fields_of, header_of, read_archive, write_archive
+from ganlens.dissection.saved import FLAGS, check_origin, fields_of, read_archive, write_archive
 from ganlens.dissection.top_images import spotlights
-from ganlens.dissection.unit_tables import matches_of, rows_of
 from ganlens.files import write_atomically
 from ganlens.images import strip
 from ganlens.models.base import Generator
@@ -25,7 +24,7 @@ from ganlens.models.editing import as_array
 from ganlens.models.network import ImageNetwork
 from ganlens.segmenters.base import Concept, Segmenter, concept_index
 from ganlens.statistics import Levels, information_quality
-from ganlens.tables import Tabular, html_table
+from ganlens.tables import Tabular
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -64,6 +63,8 @@ class Dissection(Tabular):
         Share of each concept's pixels that each unit removes alone: set it to ``gl.unit_effects(D)``.
     rankings : dict of str to array (U, C)
         What else units can be ranked by, see `keep_ranking`; nan where it is not known.
+    painting : dict
+        What `ganlens.paintable` measured here: its settings, and an array (C,) by the name of each number.
     """
 
     index: ClassVar[str] = "unit"
@@ -93,6 +94,7 @@ class Dissection(Tabular):
     broken: list[int] = field(default_factory=list)
     effects: np.ndarray | None = None
     rankings: dict[str, np.ndarray] = field(default_factory=dict)
+    painting: dict[str, Any] = field(default_factory=dict)
 
     # ---- numbers
 
@@ -286,68 +288,32 @@ class Dissection(Tabular):
 
     def rows(self) -> list[dict]:
         """One dict per unit: its label and numbers."""
-        return rows_of(self)
+        return tables.rows_of(self)
 
     def matches(self, concept: str | Concept) -> list[dict]:
         """One dict per unit, best first: how well it matches a concept, and what it draws."""
-        return matches_of(self, concept_index(self.concepts, concept, self.origin["segmenter"]))
+        return tables.matches_of(self, concept_index(self.concepts, concept, self.origin["segmenter"]))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Settings, summary and table as JSON; written to ``path`` if one is given."""
-        content = header_of(self) | {"summary": self.summary(), "units": self.rows()}
-        text = json.dumps(content, indent=1)
+        text = tables.json_of(self)
         if path is not None:
             write_atomically(path, text.encode())
         return text
 
     def summary(self) -> dict:
         """Counts of units, interpretable units and distinct concepts; and the concepts found, with their units."""
-        found: dict[str, list[int]] = {}
-        for label in sorted(self.labels, key=lambda label: -label.iou):
-            if label.interpretable:
-                found.setdefault(label.concept.name, []).append(label.unit)
-        return {
-            "units": len(self.iou),
-            "interpretable": len(self.interpretable),
-            "distinct": len(found),
-            "concepts": found,
-        }
+        return tables.summary_of(self)
 
     def best_labels(self, k: int = 12) -> list[UnitLabel]:
         """The interpretable units with the highest IoU, but the best of every concept first."""
-        ranked = sorted((label for label in self.labels if label.interpretable), key=lambda label: -label.iou)
-        first = {label.concept: label for label in reversed(ranked)}.values()
-        heads = sorted(first, key=lambda label: -label.iou)
-        return (heads + [label for label in ranked if label not in heads])[:k]
+        return tables.best_labels_of(self, k)
 
     def __repr__(self) -> str:
-        lines = [self._title()]
-        for b in self.best_labels():
-            iou = f"IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
-            lines.append(f"  unit {b.unit:4d}  {b.concept.name:<12} {iou}")
-        return "\n".join(lines)
-
-    def _title(self) -> str:
-        s = self.summary()
-        seen = f"{self.n:,} images" + ("" if self.complete else " (incomplete)")
-        return (
-            f"{self.layer} of {self.origin['generator']}: {s['interpretable']} of {s['units']} units draw one of "
-            f"{s['distinct']} concepts ({seen}, rule {self.rule})"
-        )
+        return tables.text_of(self)
 
     def _repr_html_(self) -> str:
-        best = self.best_labels()
-        pictures = None
-        if self.generator and best:
-            pictures = [strip(row) for row in self.spotlights([b.unit for b in best], 6, factor=2)]
-        columns = {
-            "unit": [str(b.unit) for b in best],
-            "draws": [b.concept.name for b in best],
-            "IoU": [f"{b.iou:.3f}" for b in best],
-            "chance": [f"{b.chance:.3f}" for b in best],
-            "runner-up": [f"{b.runner_up} {b.runner_up_iou:.3f}" for b in best],
-        }
-        return html_table(self._title(), columns, pictures, "top images, lit where the unit is on")
+        return tables.html_of(self)
 
     # ---- files
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_NUMBERS = 2**26  # in an array
 MOST_BINS = 2**16  # of the levels, and top images
+PAINTING = ("gained", "beside", "removed", "spoiled")  # numbers of what can be painted
 OPTIONAL: dict[str, dict | list] = {"flags": {}, "broken": []}  # what they are where a file has no such entry
 SETTINGS = ("layer", "rule", "quantile", "n", "sample", "complete", "within_category", "shape", "origin", *OPTIONAL)
 FLAGS = ("artifact", "favourite")
@@ -32,6 +33,7 @@ AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "
 
 
 OPTIONAL_AXES = dict.fromkeys(("effects", *(f"ranking_{by}" for by in KEPT_RANKINGS)), "UC")
+OPTIONAL_AXES |= dict.fromkeys((f"painting_{name}" for name in PAINTING), "C")
 
 
 def is_text(value) -> bool:
@@ -63,6 +65,8 @@ def header_of(D: "Dissection") -> dict:
     """Settings, origin and vocabulary of a dissection."""
     settings = {name: getattr(D, name) for name in SETTINGS}
     settings = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
+    painting = {name: value for name, value in D.painting.items() if name not in PAINTING}
+    settings |= {"painting": painting} if painting else {}
     return {"format": FORMAT, "concepts": [list(c) for c in D.concepts], **settings}
 
 
@@ -74,6 +78,7 @@ def write_archive(D: "Dissection", path: str | Path) -> None:
         D.check_effects()
         arrays["effects"] = np.asarray(D.effects, float)
     arrays |= {f"ranking_{by}": values for by, values in D.rankings.items()}
+    arrays |= {f"painting_{name}": D.painting[name] for name in PAINTING if D.painting}
     write_atomically(path, arrays_to_bytes(with_header(header_of(D), arrays)))
 
 
@@ -85,7 +90,10 @@ def fields_of(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     fields = {name: header[name] for name in SETTINGS} | {"shape": tuple(header["shape"])}
     fields |= {name: arrays[name] for name in ARRAYS} | {"levels": Levels.from_state(levels)}
     concepts = tuple(Concept(*pair) for pair in header["concepts"])
-    return fields | {"concepts": concepts, "rankings": rankings, "effects": arrays.get("effects")}
+    painting = header.get("painting", {})
+    painting |= {name: arrays[f"painting_{name}"] for name in PAINTING if painting}
+    fields |= {"concepts": concepts, "rankings": rankings, "effects": arrays.get("effects")}
+    return fields | {"painting": painting}
 
 
 def check_origin(path: str | Path, origin: dict, generator: ImageNetwork | None, segmenter: Segmenter | None) -> None:
@@ -184,9 +192,18 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
         if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
     check_flags(path, header["flags"], sizes["U"])
+    check_painting(path, header.get("painting", {}), arrays)
     check_values(path, header, arrays)
     if not are_units(header["broken"], sizes["U"]):
         raise ValueError(f"{path} is damaged: its broken units are no list of units 0 … {sizes['U'] - 1}")
+
+
+def check_painting(path: Path, settings: dict, arrays: Mapping[str, np.ndarray]) -> None:
+    """ValueError if what is said of painting is not whole."""
+    there = [name for name in PAINTING if f"painting_{name}" in arrays]
+    plain = isinstance(settings, dict) and all(isinstance(value, int | float | str) for value in settings.values())
+    if not plain or bool(settings) != bool(there) or len(there) not in (0, len(PAINTING)):
+        raise ValueError(f"{path} is damaged: what can be painted")
 
 
 def check_flags(path: Path, flags: dict, count: int) -> None:

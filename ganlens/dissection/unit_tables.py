@@ -1,6 +1,12 @@
-"""What a dissection says of its units, one row for each."""
+"""What a dissection says of its units, in rows and in words."""
 
+import json
 from typing import TYPE_CHECKING
+
+from ganlens.dissection.ranking import UnitLabel
+from ganlens.dissection.saved import header_of
+from ganlens.images import strip
+from ganlens.tables import html_table
 
 if TYPE_CHECKING:
     from ganlens.dissection.result import Dissection
@@ -43,3 +49,60 @@ def matches_of(D: "Dissection", index: int) -> list[dict]:
         }
         for unit in D.units(D.concepts[index], k=None)
     ]
+
+
+def summary_of(D: "Dissection") -> dict:
+    """Counts of units, interpretable units and distinct concepts; and the concepts found, with their units."""
+    found: dict[str, list[int]] = {}
+    for label in sorted(D.labels, key=lambda label: -label.iou):
+        if label.interpretable:
+            found.setdefault(label.concept.name, []).append(label.unit)
+    counts = {"units": len(D.iou), "interpretable": len(D.interpretable), "distinct": len(found)}
+    return counts | {"concepts": found}
+
+
+def json_of(D: "Dissection") -> str:
+    """Settings, summary and rows as JSON."""
+    return json.dumps(header_of(D) | {"summary": summary_of(D), "units": rows_of(D)}, indent=1)
+
+
+def best_labels_of(D: "Dissection", k: int) -> list[UnitLabel]:
+    """The interpretable units with the highest IoU, but the best of every concept first."""
+    ranked = sorted((label for label in D.labels if label.interpretable), key=lambda label: -label.iou)
+    first = {label.concept: label for label in reversed(ranked)}.values()
+    heads = sorted(first, key=lambda label: -label.iou)
+    return (heads + [label for label in ranked if label not in heads])[:k]
+
+
+def title_of(D: "Dissection") -> str:
+    s = summary_of(D)
+    seen = f"{D.n:,} images" + ("" if D.complete else " (incomplete)")
+    return (
+        f"{D.layer} of {D.origin['generator']}: {s['interpretable']} of {s['units']} units draw one of "
+        f"{s['distinct']} concepts ({seen}, rule {D.rule})"
+    )
+
+
+def text_of(D: "Dissection") -> str:
+    """The title, and a line for each of the best units."""
+    lines = [title_of(D)]
+    for b in D.best_labels():
+        iou = f"IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
+        lines.append(f"  unit {b.unit:4d}  {b.concept.name:<12} {iou}")
+    return "\n".join(lines)
+
+
+def html_of(D: "Dissection") -> str:
+    """The same as a table, with top images where the generator is at hand."""
+    best = D.best_labels()
+    pictures = None
+    if D.generator and best:
+        pictures = [strip(row) for row in D.spotlights([b.unit for b in best], 6, factor=2)]
+    columns = {
+        "unit": [str(b.unit) for b in best],
+        "draws": [b.concept.name for b in best],
+        "IoU": [f"{b.iou:.3f}" for b in best],
+        "chance": [f"{b.chance:.3f}" for b in best],
+        "runner-up": [f"{b.runner_up} {b.runner_up_iou:.3f}" for b in best],
+    }
+    return html_table(title_of(D), columns, pictures, "top images, lit where the unit is on")

@@ -133,6 +133,8 @@ def paintable(
 ) -> Paintable:
     """Which concepts can be added and removed, and in which layer best.
 
+    What was measured stays with each dissection, in its file too, and answers the same question at once.
+
     Parameters
     ----------
     dissections : Dissection, or dict of str to Dissection
@@ -172,10 +174,12 @@ def paintable(
     sample = check_sample(sample, first.sample + 1)
     names = "gained", "beside", "removed", "spoiled"
     values = {name: np.full((len(Ds), len(first.concepts)), np.nan) for name in names}
-    tried = [(i, c) for i, D in enumerate(Ds) for c in matched(D)]
+    settings = {"n": n, "k": k, "level": level, "sample": sample}
+    known = [D.painting and {name: D.painting[name] for name in settings} == settings for D in Ds]
+    tried = [(i, c) for i, D in enumerate(Ds) for c in matched(D) if not known[i]]
     found: dict[tuple[int, int], list[Paint]] = {pair: [] for pair in tried}
     with steps(progress, len(tried) * n, "paint") as step:
-        for i, start, c in begun(Ds, seeds_of(sample, n)):
+        for i, start, c in begun(Ds, known, seeds_of(sample, n)):
             found[i, c].append(paint(Ds[i], start, c, Ds[i].units(Ds[i].concepts[c], k), level))
             if not step.go_on(1):
                 break
@@ -183,8 +187,15 @@ def paintable(
         if parts:
             for name, value in zip(names, shares(parts, Ds[i]), strict=True):
                 values[name][i, c] = value
+    complete = step.count == len(tried) * n
+    for i, D in enumerate(Ds):
+        if known[i]:
+            for name in names:
+                values[name][i] = D.painting[name]
+        elif complete and isinstance(level, str | int | float):
+            D.painting = settings | {name: values[name][i] for name in names}
     layers = tuple(D.layer for D in Ds)
-    return Paintable(layers, first.concepts, **values, n=n, k=k, complete=step.count == len(tried) * n)
+    return Paintable(layers, first.concepts, **values, n=n, k=k, complete=complete)
 
 
 def matched(D: Dissection) -> list[int]:
@@ -192,10 +203,12 @@ def matched(D: Dissection) -> list[int]:
     return np.flatnonzero(D.iou.any(0)).tolist()
 
 
-def begun(Ds: Sequence[Dissection], seeds: Iterable[int]) -> Iterator[tuple[int, "Start", int]]:
-    """Each image, stopped at each layer, once for each concept: number of the dissection, start, concept."""
+def begun(Ds: Sequence[Dissection], known: Sequence, seeds: Iterable[int]) -> Iterator[tuple[int, "Start", int]]:
+    """Each image, stopped at each layer that is not known, once for each concept: layer's number, start, concept."""
     for seed in seeds:
         for i, D in enumerate(Ds):
+            if known[i]:
+                continue
             start = Start.of(D, seed)
             for c in matched(D):
                 yield i, start, c

@@ -34,7 +34,7 @@ def saved(small, tmp_path):
     return tmp_path / "small.npz"
 
 
-OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings"}
+OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings", "painting"}
 
 
 def assert_equal(a: gl.Dissection, b: gl.Dissection):
@@ -45,6 +45,7 @@ def assert_equal(a: gl.Dissection, b: gl.Dissection):
     for name in ARRAYS:
         assert getattr(a, name).dtype == getattr(b, name).dtype
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    np.testing.assert_equal(a.painting, b.painting)
     assert a.levels.state().keys() == b.levels.state().keys()
     for name, array in a.levels.state().items():
         np.testing.assert_array_equal(array, b.levels.state()[name], err_msg=name)

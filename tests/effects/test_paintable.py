@@ -1,5 +1,7 @@
 """What can be painted, against a planted network and edits made by hand."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def test_interrupted(planted):
             raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="interrupted after 3 of"):
-        found = gl.paintable(planted, n=2, k=1, progress=stop)
+        found = gl.paintable(replace(planted, painting={}), n=2, k=1, progress=stop)
     assert not found.complete
     assert np.isfinite(found.gained[0]).tolist() == [True, True, False]
     np.testing.assert_array_equal(found.gained[0, :1], gl.paintable(planted, n=2, k=1, progress=False).gained[0, :1])
@@ -98,9 +100,20 @@ def test_interrupted_at_the_very_end(planted):
         if done == total:
             raise KeyboardInterrupt
 
-    found = gl.paintable(planted, n=2, k=1, progress=stop)
+    found = gl.paintable(replace(planted, painting={}), n=2, k=1, progress=stop)
     assert found.complete
     assert np.isfinite(found.gained[0]).tolist() == [True, True, False]
+
+
+def test_kept_with_the_dissection(planted, tmp_path):
+    D = replace(planted, painting={})
+    found = gl.paintable(D, n=2, k=1, progress=False)
+    D.save(tmp_path / "D.npz")
+    again = gl.Dissection.load(tmp_path / "D.npz")  # without generator and segmenter: nothing can be measured
+    for name in ("gained", "beside", "removed", "spoiled"):
+        np.testing.assert_array_equal(getattr(gl.paintable(again, n=2, k=1), name), getattr(found, name))
+    with pytest.raises(ValueError, match="no generator at hand"):
+        gl.paintable(again, n=3, k=1)
 
 
 def test_figure(D):
