@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 BINS = 1024
-STATISTICS = 2  # version of what is counted: to be raised whenever the numbers of a dissection change
+STATISTICS = 3  # version of what is counted: to be raised whenever the numbers of a dissection change
 
 
 class Statistic:

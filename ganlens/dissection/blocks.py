@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from ganlens.statistics import JointCounts, Statistic, count_each
@@ -15,7 +16,7 @@ FULL_LEVELS = tuple(range(0, 1024, 64))
 
 def block_size(n: int, units: int, columns: int) -> int:
     """Images of each block, an even number: 64 blocks of a sample, fewer where they take too much memory."""
-    each = 4 * units * (columns + 1) * len(FULL_LEVELS)
+    each = 8 * units * (columns + 1) * len(FULL_LEVELS)
     blocks = min(MOST, max(LEAST, BUDGET // each))
     return 2 * -(-n // (2 * blocks))
 
@@ -43,13 +44,14 @@ class BlockCounts(Statistic):
     """
 
     merges: ClassVar = {"above": torch.add, "area": torch.add, "pixels": torch.add}
+    open = -1  # number of the block that images are added to
 
     def __init__(self, joint: JointCounts, levels: tuple[int, ...], blocks: int):
         units, columns, bins = joint.counts.shape
         device = joint.counts.device
-        self.joint, self.open, self.seen = joint, -1, torch.zeros(0)
+        self.joint, self.seen = joint, torch.zeros(0)
         self.bins = (torch.tensor(levels, device=device) * bins // 1024).expand(units, -1).contiguous()
-        self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int32, device=device)
+        self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int64, device=device)
         self.area = torch.zeros(blocks, columns, dtype=torch.int64, device=device)
         self.pixels = torch.zeros(blocks, dtype=torch.int64, device=device)
 
@@ -62,6 +64,10 @@ class BlockCounts(Statistic):
         count_each(planes.flatten()[None].long().clamp(min=-1), self.area[block : block + 1])
         self.pixels[block] += (planes[:, 0] > -2).sum()
 
+    def state(self) -> dict[str, np.ndarray]:
+        self.close()
+        return super().state()
+
     def read(self) -> torch.Tensor:
         """Pixels above each level so far (U, 1 + K, L)."""
         marginal, counts = self.joint.above(self.bins)
@@ -70,5 +76,5 @@ class BlockCounts(Statistic):
     def close(self) -> None:
         """Take what the open block has added; needed before the joint counts are merged with others."""
         if self.open >= 0:
-            self.above[self.open] += (self.read() - self.seen).int()
+            self.above[self.open] += self.read() - self.seen
             self.open = -1

@@ -77,7 +77,7 @@ class Cells(Statistic):
         self.ranked, self.ranked_all = zeros(units, concepts, RANKS), zeros(units, RANKS)
         self.images = zeros(blocks)
         self.on = zeros(blocks, units, levels, count, dtype=torch.int32)
-        self.shown = zeros(blocks, concepts, count, dtype=torch.int32)
+        self.shown = zeros(blocks, concepts, count)
         self.both = zeros(blocks, units, levels, concepts)
 
     def update(self, features: torch.Tensor, planes: torch.Tensor, block: int) -> None:
@@ -109,7 +109,7 @@ class Cells(Statistic):
         on = values[:, :, None] > self.thresholds[None, :, :, None]  # (N, U, T, cells)
         places = self.place_of_cell
         self.on[block].index_add_(2, places, on.int().sum(0, dtype=torch.int32))
-        self.shown[block].index_add_(1, places, labels.sum(0).int())
+        self.shown[block].index_add_(1, places, labels.sum(0))
         placed_on = torch.zeros(len(on), *self.on.shape[1:], device=on.device, dtype=torch.float64)
         placed = torch.zeros(len(on), *self.shown.shape[1:], device=on.device, dtype=torch.float64)
         placed_on.index_add_(3, places, on.double())

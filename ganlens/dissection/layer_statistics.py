@@ -6,6 +6,8 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 import torch
 
+from ganlens.dissection.blocks import FULL_LEVELS, TAIL_LEVELS, BlockCounts, block_size
+from ganlens.dissection.cells import Cells
 from ganlens.segmenters.base import Concept
 from ganlens.statistics import (
     BINS,
@@ -171,40 +173,77 @@ class Tally:
     ----------
     scales : dict of str to Scale
         From `scales_of`.
-    size : (int, int)
-        Height and width of the segmentation.
+    grid, size : (int, int)
+        Height and width of the layer, and of the segmentation.
     columns : Columns
         What is counted.
     quantile, top : float, int
         As `ganlens.dissect` takes them.
+    sample : range
+        All seeds.
     """
 
-    def __init__(self, scales: dict[str, Scale], size: tuple[int, int], columns: Columns, quantile: float, top: int):
+    def __init__(
+        self,
+        scales: dict[str, Scale],
+        grid: tuple[int, int],
+        size: tuple[int, int],
+        columns: Columns,
+        quantile: float,
+        top: int,
+        sample: range,
+    ):
         self.scales, self.size, self.columns, self.quantile = scales, size, columns, quantile
         low = scales["levels"].low
+        self.first, self.block_size = sample.start, block_size(len(sample), len(low), columns.count)
+        blocks = -(-len(sample) // self.block_size)
         self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top, low.device)
         self.broken = NonFinite(len(low), low.device)
+        self.cells = Cells(scales["levels"], tested(scales), grid, size, columns.concepts, blocks)
         self.tail = JointCounts(scales["tail"], columns.count) if "tail" in scales else None
         both = range(2) if "full" in scales else ()
         self.full = [JointCounts(scales["full"], columns.count) for _ in both]  # of even and odd seeds
+        self.tail_blocks = BlockCounts(self.tail, TAIL_LEVELS, blocks) if self.tail else None
+        self.odd_blocks = BlockCounts(self.full[1], FULL_LEVELS, blocks) if self.full else None
 
     @property
     def statistics(self) -> dict[str, Statistic]:
         """All of them by name."""
-        found = {"levels": self.levels, "top": self.top, "broken": self.broken}
-        found |= {"tail": self.tail} if self.tail else {}
-        return found | (dict(zip(("even", "odd"), self.full, strict=True)) if self.full else {})
+        found: dict[str, Statistic] = {"levels": self.levels, "top": self.top, "broken": self.broken}
+        found |= {"cells": self.cells}
+        if self.tail and self.tail_blocks:
+            found |= {"tail": self.tail, "tail_blocks": self.tail_blocks}
+        if self.odd_blocks:
+            found |= {"even": self.full[0], "odd": self.full[1], "odd_blocks": self.odd_blocks}
+        return found
 
     def update(self, features: torch.Tensor, broken: torch.Tensor, planes: torch.Tensor, seeds: list[int]) -> None:
         """Take in mended features (N, U, H, W), which were broken (N, U), label columns (N, L, h, w), and seeds."""
         self.levels.update(features)
         self.top.update(features, seeds)
         self.broken.update(broken)
-        if self.tail:
-            self.tail.update(features, planes)
-        if self.full:
-            for counts, rows in zip(self.full, by_parity(seeds, features.device), strict=True):
-                counts.update(features[rows], planes[rows])
+        numbers = [(seed - self.first) // self.block_size for seed in seeds]
+        for block in sorted({*numbers}):
+            rows = [i for i, number in enumerate(numbers) if number == block]
+            whole = len(rows) == len(seeds)
+            parts = (features, planes) if whole else (features[rows], planes[rows])
+            self.update_block(*parts, [seeds[i] for i in rows], block)
+
+    def update_block(self, features: torch.Tensor, planes: torch.Tensor, seeds: list[int], block: int) -> None:
+        """Take in images of one block."""
+        self.cells.update(features, planes, block)
+        if self.tail_blocks:
+            self.tail_blocks.update(features, planes, block)
+        if self.odd_blocks:
+            even, odd = by_parity(seeds, features.device)
+            self.full[0].update(features[even], planes[even])
+            self.odd_blocks.update(features[odd], planes[odd], block)
+
+    def close(self) -> None:
+        """End the open blocks, before counts are merged."""
+        for blocks in (self.tail_blocks, self.odd_blocks):
+            if blocks:
+                blocks.close()
 
     def read(self, rule: str, areas: list[Areas]) -> Reading:
         """Thresholds under a rule, and the counts at these; broken units are on nowhere."""
@@ -262,6 +301,19 @@ class Tally:
         """On and overlap (U, C, M) of some units in the given bins (U, M) or above."""
         marginal, counts = map(to_numpy, joint.above(bins, units))
         return self.columns.on(marginal, counts), counts[:, : self.columns.concepts]
+
+
+def tested(scales: dict[str, Scale]) -> torch.Tensor:
+    """Levels (U, T) above which a unit is on in the test against chance: of the quantile rule, then of the others.
+
+    From three times its quantile on; and from a quarter, a half, three quarters of the range on.
+    """
+    levels = [scales["tail"].low[:, None]] if "tail" in scales else []
+    if "full" in scales:
+        full = scales["full"]
+        bins = torch.tensor([0.25, 0.5, 0.75], device=full.low.device) * full.bins
+        levels.append(full.low[:, None] + (bins / full.slope[:, None]).nan_to_num(posinf=0.0))
+    return torch.cat(levels, 1)
 
 
 def by_parity(seeds: Sequence[int], device: torch.device) -> list[torch.Tensor]:

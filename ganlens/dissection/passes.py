@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 
 from ganlens.arguments import MOST_IMAGES
+from ganlens.dissection.blocks import BlockCounts
+from ganlens.dissection.certificates import certify
 from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
 from ganlens.dissection.result import Dissection
 from ganlens.measuring import in_batches
@@ -185,14 +188,17 @@ class Pass:
         size = height, width
         for layer in self.question.layers:
             first = [r for batch in self.waiting for r in batch.features[layer]][:PILOT]
-            self.tallies[layer] = self.tally(scales_of(first, size, self.question.rules, self.question.quantile), size)
+            scales = scales_of(first, size, self.question.rules, self.question.quantile)
+            self.tallies[layer] = self.tally(layer, scales, size)
         waiting, self.waiting = self.waiting, []
         for batch in waiting:
             self.count(batch)
 
-    def tally(self, scales: dict[str, Scale], size: tuple[int, int]) -> Tally:
-        """An empty tally."""
-        return Tally(scales, size, self.columns, self.question.quantile, self.question.top)
+    def tally(self, layer: str, scales: dict[str, Scale], size: tuple[int, int]) -> Tally:
+        """An empty tally of a layer."""
+        _, *grid = self.generator.check_layer(layer)
+        asked = self.question
+        return Tally(scales, (grid[0], grid[1]), size, self.columns, asked.quantile, asked.top, asked.seeds)
 
     def count(self, batch: Batch) -> None:
         for areas, rows in zip(self.areas, by_parity(batch.seeds, batch.planes.device), strict=True):
@@ -221,6 +227,8 @@ class Pass:
     def add(self, state: dict[str, np.ndarray]) -> None:
         """Take in the `state` of a pass over other images; scales must be the same, or not set here."""
         device, self.half = self.generator.device, bool(state["half"])
+        for tally in self.tallies.values():
+            tally.close()
         for odd, areas in enumerate(self.areas):
             areas.merge(Areas.from_state(part_of(state, f"areas.{odd}."), device))
         for i, layer in enumerate(self.question.layers):
@@ -230,7 +238,7 @@ class Pass:
             if layer not in self.tallies:
                 scales = {k: Scale.from_state(part_of(state, f"{i}.{k}."), device) for k in kinds & {"levels", "tail"}}
                 scales |= {"full": Scale.from_state(part_of(state, f"{i}.even."), device)} if "even" in kinds else {}
-                self.tallies[layer] = self.tally(scales, tuple(state[f"{i}.size"].tolist()))
+                self.tallies[layer] = self.tally(layer, scales, tuple(state[f"{i}.size"].tolist()))
             for kind, statistic in self.tallies[layer].statistics.items():
                 statistic.merge(type(statistic).from_state(part_of(state, f"{i}.{kind}."), device))
         if "waiting.planes" in state:
@@ -260,6 +268,11 @@ def part_of(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 def dissection_of(pass_: Pass, layer: str, rule: str, origin: dict, complete: bool = True) -> Dissection:
     """What a pass found in a layer under a rule."""
     tally = pass_.tallies[layer]
+    reading = tally.read(rule, pass_.areas)
+    blocks = cast(BlockCounts, tally.tail_blocks if rule == "quantile" else tally.odd_blocks)
+    quantile = pass_.question.quantile if rule == "quantile" else None
+    first = tally.tail is not None
+    thresholds = slice(0, 1) if rule == "quantile" else slice(int(first), None)
     return Dissection(
         layer=layer,
         concepts=pass_.segmenter.concepts,
@@ -277,7 +290,8 @@ def dissection_of(pass_: Pass, layer: str, rule: str, origin: dict, complete: bo
         origin=origin,
         generator=pass_.generator,
         segmenter=pass_.segmenter,
-        **tally.read(rule, pass_.areas)._asdict(),
+        certificates=certify(blocks, tally.cells, thresholds, tally.columns, reading, quantile, tally.broken.units),
+        **reading._asdict(),
     )
 
 
@@ -288,7 +302,8 @@ def count_part(generator, segmenter, question, scales, batch: int, half: bool, s
     """Count a part of the sample with given scales, (bins by statistic, grid) of each layer: the state of its pass."""
     pass_ = Pass(generator, segmenter, question, batch, half)
     for layer, (by_kind, size) in zip(question.layers, scales, strict=True):
-        pass_.tallies[layer] = pass_.tally({k: Scale.from_state(s, generator.device) for k, s in by_kind.items()}, size)
+        here = {kind: Scale.from_state(state, generator.device) for kind, state in by_kind.items()}
+        pass_.tallies[layer] = pass_.tally(layer, here, size)
     pass_.run(seeds, lambda _, images: not go_on(images), lambda _: None)
     return pass_.state()
 

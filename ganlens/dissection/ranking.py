@@ -16,6 +16,9 @@ KEPT_RANKINGS = {
 }
 
 
+CELLS = ("pearson", "cosine", "average_precision")  # measures of cells, see `Certificates`
+
+
 class UnitLabel(NamedTuple):
     """What one unit draws, if anything."""
 
@@ -27,6 +30,10 @@ class UnitLabel(NamedTuple):
     iqr: float
     chance: float
     interpretable: bool
+    low: float = float("nan")  # ends of the 95 % interval of the IoU
+    high: float = float("nan")
+    q: float = float("nan")  # false discovery rate at which it is certain
+    certain: bool = False  # not by chance
 
 
 def label_of(D: "Dissection", unit: int, best: int, second: int | None = None) -> UnitLabel:
@@ -38,10 +45,17 @@ def label_of(D: "Dissection", unit: int, best: int, second: int | None = None) -
         interpretable = iou[best] > 0.05 and iqr[best] > 0.01
     else:
         interpretable = iou[best] > max(0.04, D.chance[best])
+    if D.control is not None:
+        interpretable = interpretable and iou[best] > D.control[best]
     runner_up = None if second is None else D.concepts[second]
     runner_up_iou = 0.0 if second is None else float(iou[second])
     values = float(iou[best]), runner_up, runner_up_iou, float(iqr[best]), float(D.chance[best])
-    return UnitLabel(unit, D.concepts[best], *values, bool(interpretable))
+    label = UnitLabel(unit, D.concepts[best], *values, bool(interpretable))
+    known = D.certificates
+    if known is None:
+        return label
+    low, high, q = (float(array[unit, best]) for array in (known.low, known.high, known.q))
+    return label._replace(low=low, high=high, q=q, certain=bool(known.certain[unit, best]))
 
 
 def merit_for(D: "Dissection", by: str, index: int) -> np.ndarray:
@@ -50,6 +64,12 @@ def merit_for(D: "Dissection", by: str, index: int) -> np.ndarray:
         raise ValueError(f"by={short_repr(by)}: expected the name of a ranking, such as 'iou'")
     if by in ("iou", "iqr"):
         return getattr(D, by)[:, index]
+    if by == "f1":
+        return 2 * D.iou[:, index] / (1 + D.iou[:, index])
+    if by in CELLS:
+        if D.certificates is None:
+            raise ValueError(f"by={by!r}: this dissection is of an older version and does not know it; dissect again")
+        return getattr(D.certificates, by)[:, index]
     if by == "effect":
         D.check_effects()
         merit, remedy = np.asarray(D.effects)[:, index], "go on: D.effects = gl.unit_effects(D, known=D.effects)"
@@ -59,7 +79,8 @@ def merit_for(D: "Dissection", by: str, index: int) -> np.ndarray:
         remedy = f'measure it: D.keep_ranking("{by}", {values})'
     else:
         measured = ", ".join(map(repr, ("effect", *KEPT_RANKINGS)))
-        raise ValueError(f"by={by!r}: expected 'iou' or 'iqr', or one that was measured: {measured}")
+        listed = ", ".join(map(repr, ("iou", "iqr", "f1", *CELLS)))
+        raise ValueError(f"by={by!r}: expected {listed}, or one that was measured: {measured}")
     unknown = np.count_nonzero(np.isnan(merit))
     if unknown:
         what = f"the {by} of {unknown} of {len(merit)} units of {D.layer} on {D.concepts[index]}"

@@ -12,9 +12,11 @@ import torch
 
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
 from ganlens.dissection import unit_tables as tables
+from ganlens.dissection.certificates import Certificates
 from ganlens.dissection.layer_statistics import Counts
 from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, label_of, merit_for
 from ganlens.dissection.saved import FLAGS, check_origin, fields_of, read_archive, write_archive
+from ganlens.dissection.sentences import describe
 from ganlens.dissection.top_images import spotlights
 from ganlens.files import write_atomically
 from ganlens.images import strip
@@ -65,6 +67,10 @@ class Dissection(Tabular):
         What else units can be ranked by, see `keep_ranking`; nan where it is not known.
     painting : dict
         What `ganlens.paintable` measured here: its settings, and an array (C,) by the name of each number.
+    certificates : Certificates or None
+        How sure each match is; None in files of older versions.
+    control : array (C,) or None
+        The highest IoU with each concept that a unit of an untrained network reaches, see `keep_control`.
     """
 
     index: ClassVar[str] = "unit"
@@ -95,6 +101,8 @@ class Dissection(Tabular):
     effects: np.ndarray | None = None
     rankings: dict[str, np.ndarray] = field(default_factory=dict)
     painting: dict[str, Any] = field(default_factory=dict)
+    certificates: Certificates | None = None
+    control: np.ndarray | None = None
 
     # ---- numbers
 
@@ -157,8 +165,16 @@ class Dissection(Tabular):
 
     @property
     def interpretable(self) -> list[int]:
-        """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr)."""
+        """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr).
+
+        Where `keep_control` was called, the IoU must also be higher than that of any unit of the untrained network.
+        """
         return [label.unit for label in self.labels if label.interpretable]
+
+    @property
+    def certain(self) -> list[int]:
+        """Numbers of the units whose label is not by chance, with false discoveries held at 5 %, see `Certificates`."""
+        return [label.unit for label in self.labels if label.certain]
 
     @property
     def unit_counts(self) -> Counter[Concept]:
@@ -181,10 +197,10 @@ class Dissection(Tabular):
             A word of the vocabulary.
         k : int or None
             At most how many; None for all.
-        by : {"iou", "iqr", "effect", "gradient", "ace"}
-            What they are ranked by. ``"effect"`` is the causal order, known once ``effects`` is set; ``"gradient"`` and
-            ``"ace"`` are known once `keep_ranking` was called. Equal ones are in the order of their numbers, in the
-            last two in that of their IoU.
+        by : {"iou", "iqr", "f1", "pearson", "cosine", "average_precision", "effect", "gradient", "ace"}
+            What they are ranked by; see `Certificates` for the measures of cells. ``"effect"`` is the causal order,
+            known once ``effects`` is set; ``"gradient"`` and ``"ace"`` are known once `keep_ranking` was called. Equal
+            ones are in the order of their numbers, in the last two in that of their IoU.
         """
         if not (k is None or (isinstance(k, Integral) and not isinstance(k, bool) and k >= 1)):
             have = f"{self.layer} has {len(self.iou)} units"
@@ -232,6 +248,43 @@ class Dissection(Tabular):
             raise ValueError(f"ranking {by!r} of shape {values.shape}: expected {kept[:, place].shape}")
         kept[:, place] = values
         self.rankings = self.rankings | {by: kept}
+
+    def keep_control(self, untrained: "Dissection") -> None:
+        """Ask of interpretable units more than an untrained network does; `save` keeps it.
+
+        Parameters
+        ----------
+        untrained : Dissection
+            Of the same layer, by the same rule and segmenter, of ``G.untrained()``.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+        >>> D, U = (gl.dissect(g, S, "layer4", n=64, progress=False) for g in (G, G.untrained(seed=0)))
+        >>> D.keep_control(U)
+        >>> float(D.iou.max()) > float(D.control.max())
+        True
+        """
+        check_dissection(untrained)
+        for what in ("layer", "rule", "concepts", "quantile", "within_category"):
+            if getattr(untrained, what) != getattr(self, what):
+                raise ValueError(f"the control has another {what}: {getattr(untrained, what)!r}; dissect it alike")
+        self.control = untrained.iou.max(0)
+        vars(self).pop("labels", None)
+
+    def describe(self, unit: int) -> str:
+        """One sentence about a unit: its label, how sure that is, and what goes when it is switched off, if measured.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
+        >>> gl.dissect(G, S, "layer4", n=200, progress=False).describe(171)
+        'Unit 171 is on where dome is (IoU 0.18, 95 % 0.14 … 0.22, certain).'
+        """
+        self.check_units([unit])
+        return describe(self, int(unit))
 
     def check_effects(self) -> None:
         """ValueError if ``effects`` is not set, or not for all units."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ganlens.arguments import MOST_IMAGES, MOST_LETTERS, short_repr
+from ganlens.dissection.certificates import Certificates
 from ganlens.dissection.layer_statistics import RULES
 from ganlens.dissection.ranking import KEPT_RANKINGS
 from ganlens.files import arrays_to_bytes, read_arrays, with_header, write_atomically
@@ -33,6 +34,8 @@ AXES |= dict.fromkeys(ARRAYS, "UC") | {"area": "C", "scope": "C", "top": "UK", "
 
 
 OPTIONAL_AXES = dict.fromkeys(("effects", *(f"ranking_{by}" for by in KEPT_RANKINGS)), "UC")
+OPTIONAL_AXES |= dict.fromkeys((f"certificate_{name}" for name in Certificates.names), "UC")
+OPTIONAL_AXES["control"] = "C"
 OPTIONAL_AXES |= dict.fromkeys((f"painting_{name}" for name in PAINTING), "C")
 
 
@@ -78,6 +81,10 @@ def write_archive(D: "Dissection", path: str | Path) -> None:
         D.check_effects()
         arrays["effects"] = np.asarray(D.effects, float)
     arrays |= {f"ranking_{by}": values for by, values in D.rankings.items()}
+    if D.control is not None:
+        arrays["control"] = D.control
+    if D.certificates is not None:
+        arrays |= {f"certificate_{name}": getattr(D.certificates, name) for name in Certificates.names}
     arrays |= {f"painting_{name}": D.painting[name] for name in PAINTING if D.painting}
     write_atomically(path, arrays_to_bytes(with_header(header_of(D), arrays)))
 
@@ -93,7 +100,9 @@ def fields_of(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     painting = header.get("painting", {})
     painting |= {name: arrays[f"painting_{name}"] for name in PAINTING if painting}
     fields |= {"concepts": concepts, "rankings": rankings, "effects": arrays.get("effects")}
-    return fields | {"painting": painting}
+    fields |= {"control": arrays.get("control")}
+    known = [arrays[f"certificate_{name}"] for name in Certificates.names if f"certificate_{name}" in arrays]
+    return fields | {"painting": painting, "certificates": Certificates(*known) if known else None}
 
 
 def check_origin(path: str | Path, origin: dict, generator: ImageNetwork | None, segmenter: Segmenter | None) -> None:
@@ -192,10 +201,25 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
         if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(f"{path} is damaged: {name} of shape {shape} does not fit the other parts")
     check_flags(path, header["flags"], sizes["U"])
+    check_certificates(path, arrays)
     check_painting(path, header.get("painting", {}), arrays)
     check_values(path, header, arrays)
     if not are_units(header["broken"], sizes["U"]):
         raise ValueError(f"{path} is damaged: its broken units are no list of units 0 … {sizes['U'] - 1}")
+
+
+def check_certificates(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """ValueError if the certificates of a file are not whole, or none."""
+    there = [arrays[f"certificate_{name}"] for name in Certificates.names if f"certificate_{name}" in arrays]
+    if not there:
+        return
+    fit = len(there) == len(Certificates.names) and all(array.dtype.kind == "f" for array in there)
+    if fit:
+        low, high, p, *measures = there
+        fit = bool((np.isnan(low) == np.isnan(high)).all() and ((low <= high) | np.isnan(low)).all())
+        fit = fit and all((array >= -1).all() and (array <= 1).all() for array in (p, *measures)) and p.min() >= 0
+    if not fit:
+        raise ValueError(f"{path} is damaged: its certificates are none of a dissection")
 
 
 def check_painting(path: Path, settings: dict, arrays: Mapping[str, np.ndarray]) -> None:

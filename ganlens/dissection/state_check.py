@@ -10,7 +10,13 @@ from ganlens.statistics import Scale
 if TYPE_CHECKING:
     from ganlens.dissection.passes import Pass
 
-SIGNED = ("waiting.planes", ".top", ".total")  # labels from -1, seeds from -1, and sums of activations
+SIGNED = (
+    "waiting.planes",
+    ".top",
+    ".total",
+    ".sums",
+    ".dots",
+)  # from -1, or sums of activations
 MOST_BINS = 2**16
 LARGEST = 2**14  # pixels on a side of a label plane
 
@@ -77,7 +83,7 @@ def layer_template(pass_: "Pass", state: dict[str, np.ndarray], i: int, units: i
         if at in kinds:
             scales[kind] = checked_scale(state, f"{i}.{at}.", units)
     try:
-        tally = pass_.tally(scales, (int(size[0]), int(size[1])))
+        tally = pass_.tally(pass_.question.layers[i], scales, (int(size[0]), int(size[1])))
     except KeyError as error:
         raise ValueError(f"its layer {i} has no scale {error}") from error
     found = {f"{i}.size": np.array(tally.size)}

@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ganlens.dissection.ranking import UnitLabel
 from ganlens.dissection.saved import header_of
 from ganlens.images import strip
@@ -26,12 +28,28 @@ def rows_of(D: "Dissection") -> list[dict]:
             "runner_up": label.runner_up.name if label.runner_up else "",
             "runner_up_iou": round(label.runner_up_iou, 6),
             "interpretable": label.interpretable,
+            **certificate_of(D, label.unit, D.concepts.index(label.concept)),
             "threshold": float(thresholds[label.unit]),
             "on": float(achieved[label.unit]),
             "top_seed": int(D.top[label.unit, 0]),
         }
         for label in D.labels
     ]
+
+
+def certificate_of(D: "Dissection", unit: int, concept: int) -> dict:
+    """How sure a match is: the interval of its IoU, whether it is certain, and the other measures; none if unknown."""
+    known, names = D.certificates, ("pearson", "cosine", "average_precision")
+    if known is None:
+        return {}
+    iou = float(D.iou[unit, concept])
+    found = {"iou_low": known.low, "iou_high": known.high, "p": known.p, "q": known.q}
+    return {
+        **{name: float(f"{array[unit, concept]:.3g}") for name, array in found.items()},
+        "certain": bool(known.certain[unit, concept]),
+        "f1": round(2 * iou / (1 + iou), 6),
+        **{name: round(float(getattr(known, name)[unit, concept]), 6) for name in names},
+    }
 
 
 def matches_of(D: "Dissection", index: int) -> list[dict]:
@@ -44,6 +62,7 @@ def matches_of(D: "Dissection", index: int) -> list[dict]:
             "iou": round(float(D.iou[unit, index]), 6),
             "chance": round(float(D.chance[index]), 6),
             "iqr": round(float(D.iqr[unit, index]), 6),
+            **certificate_of(D, unit, index),
             "draws": D.labels[unit].concept.name if D.labels[unit].interpretable else "",
             "top_seed": int(D.top[unit, 0]),
         }
@@ -77,17 +96,29 @@ def best_labels_of(D: "Dissection", k: int) -> list[UnitLabel]:
 def title_of(D: "Dissection") -> str:
     s = summary_of(D)
     seen = f"{D.n:,} images" + ("" if D.complete else " (incomplete)")
+    certain = sum(label.certain for label in D.labels if label.interpretable)
+    sure = (
+        "" if D.certificates is None else "all certain, " if certain == s["interpretable"] else f"{certain} certain, "
+    )
     return (
         f"{D.layer} of {D.origin['generator']}: {s['interpretable']} of {s['units']} units draw one of "
-        f"{s['distinct']} concepts ({seen}, rule {D.rule})"
+        f"{s['distinct']} concepts ({sure}{seen}, rule {D.rule})"
     )
+
+
+def spread_of(label: UnitLabel) -> str:
+    """The interval of a label's IoU, and whether it may be by chance; empty if that is not known."""
+    if np.isnan(label.low):
+        return ""
+    return f"{label.low:.3f} … {label.high:.3f}" + ("" if label.certain else ", maybe by chance")
 
 
 def text_of(D: "Dissection") -> str:
     """The title, and a line for each of the best units."""
     lines = [title_of(D)]
     for b in D.best_labels():
-        iou = f"IoU {b.iou:.3f}  (chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
+        spread = f"{spread_of(b)}; " if spread_of(b) else ""
+        iou = f"IoU {b.iou:.3f}  ({spread}chance {b.chance:.3f}; then {b.runner_up} {b.runner_up_iou:.3f})"
         lines.append(f"  unit {b.unit:4d}  {b.concept.name:<12} {iou}")
     return "\n".join(lines)
 
@@ -102,6 +133,7 @@ def html_of(D: "Dissection") -> str:
         "unit": [str(b.unit) for b in best],
         "draws": [b.concept.name for b in best],
         "IoU": [f"{b.iou:.3f}" for b in best],
+        "95 %": [spread_of(b) for b in best],
         "chance": [f"{b.chance:.3f}" for b in best],
         "runner-up": [f"{b.runner_up} {b.runner_up_iou:.3f}" for b in best],
     }

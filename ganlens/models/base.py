@@ -23,6 +23,7 @@ from ganlens.models.latents import (
 )
 from ganlens.models.network import ImageNetwork
 from ganlens.models.opened import OpenedGenerator, copied
+from ganlens.models.untrained import untrained
 
 Self = TypeVar("Self", bound="Generator")
 
@@ -234,6 +235,25 @@ class Generator(ImageNetwork):
         other.__dict__.update(vars(self))  # the lock is the same, as hooks are set on the same modules
         other._settings = self._settings | checked
         return other
+
+    def untrained(self: Self, seed: int = 0) -> Self:
+        """The same architecture with shuffled weights and like levels of activation: a control for dissections.
+
+        Its units go with brightness and place as those of any network may; what a trained unit does beyond that was
+        learnt. See `Dissection.keep_control`.
+
+        Parameters
+        ----------
+        seed : int
+            Which shuffle.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> gl.load_generator("scenes").untrained(seed=0).name
+        'scenes, untrained'
+        """
+        return untrained(self, check_integer("seed", seed, 0, 2**63 - 1))
 
     def _checked(self, name: str, value) -> float | int | None:
         """A setting as it is kept; ValueError if there is none of that name, or the value is out of range."""

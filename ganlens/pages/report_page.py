@@ -162,6 +162,7 @@ def summary(D: Dissection) -> Markup:
     s = D.summary()
     tiles = [
         (s["interpretable"], f"of {s['units']:,} units draw a concept"),
+        *certain_of(D),
         (s["distinct"], f"distinct concepts, of {len(D.concepts):,} looked for"),
         (D.n, "images looked at" + ("" if D.complete else " (incomplete)")),
     ]
@@ -174,7 +175,24 @@ def summary(D: Dissection) -> Markup:
     heads = {"category": "text", "units": "number", "distinct concepts": "number", "looked for": "number"}
     by_category = table(heads, rows, "Counts by category", class_="small") if len(rows) > 1 else None
     shown = [h("div", h("dt", text), h("dd", f"{number:,}")) for number, text in tiles]
-    return h("div", h("dl", *shown, class_="tiles"), by_category, class_="summary")
+    return h("div", h("dl", *shown, class_="tiles"), control_of(D), by_category, class_="summary")
+
+
+def certain_of(D: Dissection) -> list[tuple[int, str]]:
+    """How many labels are not by chance, if that is known."""
+    if D.certificates is None:
+        return []
+    count = sum(label.certain for label in D.labels if label.interpretable)
+    return [(count, "of these labels certain: not by chance, with false discoveries held at 5 %")]
+
+
+def control_of(D: Dissection) -> Markup | None:
+    """What an untrained network reaches, if that is at hand."""
+    if D.control is None:
+        return None
+    best = int(D.control.argmax())
+    reached = f"IoU {D.control[best]:.3f}, with {D.concepts[best].name}; of this one, IoU {D.iou.max():.3f}."
+    return h("p", f"Units of the untrained network reach at most {reached}", class_="note")
 
 
 def concepts_table(D: Dissection) -> Markup:

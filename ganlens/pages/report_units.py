@@ -57,12 +57,19 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
     """One unit."""
     concept, then = label.concept, label.runner_up
     badges = [h("span", mark, class_=f"badge {mark}") for mark in marks]
+    if not np.isnan(label.low) and not label.certain:
+        badges.append(h("span", "maybe by chance", class_="badge doubt"))
     bar = h("i", style=f"width:{100 * label.iou / best:.0f}%")
+    spread = None if np.isnan(label.low) else h("small", f"{label.low:.3f} … {label.high:.3f}", title="95 % interval")
     second = None if then is None else join(then.name, " ", h("small", f"{label.runner_up_iou:.3f}"))
     alone = removed(D, label)
     cells = {
         "draws": (join(h("b", concept.name), " ", h("small", concept.category), *badges), "text", None),
-        "IoU": (join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true")), "number iou", label.iou),
+        "IoU": (
+            join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true"), spread),
+            "number iou",
+            label.iou,
+        ),
         "chance": (f"{label.chance:.3f}", "number", label.chance),
         "runner-up": (second, "text", label.runner_up_iou if then else None),
         "removes": (percent(alone), "number", alone),
@@ -74,7 +81,8 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
         known = value is not None and np.isfinite(value)
         entries.append(h("td", content, class_=style, data_head=head, data_v=f"{value:.6g}" if known else None))
     about = {"data_concept": f"{concept.name}:{concept.category}", "data_category": concept.category}
-    state = {"data_flags": " ".join(marks) or None, "class_": None if label.interpretable else "vague"}
+    style = " ".join(["vague"] * (not label.interpretable) + ["unsure"] * (not label.certain))
+    state = {"data_flags": " ".join(marks) or None, "class_": style or None, "title": D.describe(label.unit)}
     return h("tr", h("th", label.unit, scope="row", class_="number", data_v=label.unit), *entries, **about, **state)
 
 
@@ -103,6 +111,7 @@ def tools(D: Dissection) -> Markup:
     categories = {category: category for category in dict.fromkeys(concept.category for concept in D.concepts)}
     flags = {flag: flag for flag, units in D.flags.items() if units}
     step = {"type": "number", "min": "0", "max": "1", "step": "0.01", "placeholder": "0.00", "inputmode": "decimal"}
+    certain = h("label", h("input", type="checkbox", name="certain"), "only certain labels", class_="check")
     fields = [
         labelled("Search", h("input", type="search", name="text", placeholder="words or a unit’s number")),
         choice("Concept", "concept", concepts),
@@ -110,6 +119,7 @@ def tools(D: Dissection) -> Markup:
         labelled("IoU at least", h("input", name="minimum", **step)),
         choice("Flag", "flags", flags) if flags else None,
         h("label", h("input", type="checkbox", name="clear"), "only units that draw a concept", class_="check"),
+        certain if D.certificates is not None else None,
         h("button", "Reset", type="reset"),
     ]
     return h("form", *fields, class_="tools", hidden=True, role="search", aria_label="Filter the units")

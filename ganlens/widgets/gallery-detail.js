@@ -22,7 +22,7 @@ class Detail {
     this.forget();
     this.unit = unit;
     if (unit === null) return;
-    this.element.append(this.head(), h("div", { class: "ganlens-body" }, this.pictures(), this.numbers()));
+    this.element.append(this.head(), h("p", { class: "ganlens-sentence" }), h("div", { class: "ganlens-body" }, this.pictures(), this.numbers()));
     this.gallery.showFlags(unit, this.element);
     this.ask();
   }
@@ -39,7 +39,7 @@ class Detail {
 
   head() {
     const { gallery, unit } = this;
-    const { name, category, iou, runnerUp, draws } = gallery.table.units[unit];
+    const { name, category, iou, runnerUp, draws, spread } = gallery.table.units[unit];
     const flag = (which) => flagButton(which, { click: () => gallery.flag(unit, which) }, which);
     const close = {
       type: "button",
@@ -52,7 +52,7 @@ class Detail {
       {},
       h("b", {}, `Unit ${unit}`),
       h("span", {}, name, " ", h("small", {}, category)),
-      h("small", {}, `IoU ${iou.toFixed(3)}${runnerUp && `, ${runnerUp}`}${draws ? "" : "; not interpretable"}`),
+      h("small", {}, `IoU ${iou.toFixed(3)}${spread && ` (95 %: ${spread})`}${runnerUp && `, ${runnerUp}`}${draws ? "" : "; not interpretable"}`),
       h("small", { class: "ganlens-on" }),
       h("span", { class: "ganlens-push" }, flag("favourite"), flag("artifact")),
       h("button", { ...close, click: () => gallery.closeDetail() }, icon("close")),
@@ -104,7 +104,8 @@ class Detail {
     if (message.type === "closeups") this.showCloseups(message, buffers);
   }
 
-  showNumbers({ histogram, threshold, on }) {
+  showNumbers({ histogram, threshold, on, sentence }) {
+    this.find("sentence").textContent = sentence;
     const said = threshold === null ? "" : `on above ${short(threshold)}: ${percent(on)} of the pixels`;
     this.find("on").textContent = said;
     this.find("activation").replaceChildren(histogramPicture(histogram, threshold));

@@ -5,6 +5,7 @@ const FILTERS = {
   category: "",
   minimum: 0,
   interpretable_only: false,
+  certain_only: false,
   labelled_only: false,
   flagged: "",
   found: [],
@@ -28,7 +29,8 @@ function readTable(table) {
     const second = table.second[unit];
     const runnerUp = second < 0 ? "" : `then ${concepts[second].name} ${at(unit, second).toFixed(3)}`;
     const text = `${name} ${category}`.toLowerCase();
-    return { unit, label, name, category, text, runnerUp, iou: at(unit, label), draws: !!table.interpretable[unit] };
+    const known = { iou: at(unit, label), draws: !!table.interpretable[unit], certain: table.certain[unit] !== 0 };
+    return { unit, label, name, category, text, runnerUp, spread: table.spread[unit], ...known };
   });
   const index = new Map(concepts.map(({ name, category }, c) => [`${name}:${category}`, c]));
   concepts.forEach(({ known }, c) => index.set(known, c));
@@ -49,6 +51,7 @@ function arrange(table, get) {
     score(row) >= get("minimum") &&
     (!get("category") || row.category === get("category")) &&
     (!get("interpretable_only") || row.draws) &&
+    (!get("certain_only") || row.certain) &&
     (!get("labelled_only") || concept === undefined || row.label === concept) &&
     (!flagged || flagged.has(row.unit)) &&
     words.every((word) => matches(row, word));
@@ -73,10 +76,10 @@ function icon(name) {
 }
 
 /** A bar as long as a share of the highest IoU, with the number beside it. */
-function meter(iou, highest) {
+function meter(iou, highest, spread = "") {
   const bar = h("span", { class: "ganlens-bar", style: `width: ${Math.min(100, (100 * iou) / highest)}%` });
   const track = h("span", { class: "ganlens-track", title: `the full length is ${highest.toFixed(3)}` }, bar);
-  return h("span", { class: "ganlens-meter" }, track, h("span", { class: "ganlens-value" }, iou.toFixed(3)));
+  return h("span", { class: "ganlens-meter" }, track, h("span", { class: "ganlens-value", title: spread && `95 %: ${spread}` }, iou.toFixed(3)));
 }
 
 function flagButton(name, attributes = {}, text = null) {

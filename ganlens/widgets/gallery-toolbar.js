@@ -18,12 +18,14 @@ class Toolbar {
       category: this.select("category", "Category of the label"),
       minimum: this.input("minimum", "range", LEAST, { min: 0, step: 0.005 }),
       interpretable_only: this.input("interpretable_only", "checkbox", "Show no units that draw nothing"),
+      certain_only: this.input("certain_only", "checkbox", "Show no units whose label may be by chance"),
       labelled_only: this.input("labelled_only", "checkbox", "Show only units with the concept as their label"),
       flagged: this.select("flagged", "Flags"),
     });
     const labelled = (name, ...content) => h("label", { title: controls[name].title }, ...content);
     this.layer = labelled("layer", "layer", controls.layer);
     this.labelled = labelled("labelled_only", controls.labelled_only, "as label only");
+    this.certain = labelled("certain_only", controls.certain_only, "certain");
     this.least = h("output", { class: "ganlens-value" });
     this.count = h("span", { role: "status" });
     this.chip = this.button("chip", () => this.gallery.set({ found: [] }));
@@ -38,6 +40,7 @@ class Toolbar {
     const filters = [
       labelled("minimum", "IoU ≥", this.least, controls.minimum),
       labelled("interpretable_only", controls.interpretable_only, "interpretable"),
+      this.certain,
       controls.category,
       controls.flagged,
     ];
@@ -102,6 +105,7 @@ class Toolbar {
     ]);
     this.names.replaceChildren(...concepts.map(({ known, category }) => h("option", { value: known }, category)));
     controls.minimum.max = Math.ceil(highest * 20) / 20;
+    this.certain.hidden = !this.gallery.table.certain.length;
     controls.category.hidden = categories.length < 2;
     this.layer.hidden = layers.length < 2;
   }
@@ -111,7 +115,7 @@ class Toolbar {
     const { get } = this.gallery;
     for (const name of ["layer", "search", "sort", "category", "flagged", "minimum"])
       if (controls[name].value !== String(get(name))) controls[name].value = get(name);
-    for (const name of ["interpretable_only", "labelled_only"]) controls[name].checked = get(name);
+    for (const name of ["interpretable_only", "certain_only", "labelled_only"]) controls[name].checked = get(name);
     this.least.textContent = get("minimum").toFixed(3);
     this.showConcept(get("concept"));
     this.showFound(get("found").length);

@@ -160,9 +160,10 @@ class Gallery {
   }
 
   makeRow(unit) {
-    const { name, category, iou, runnerUp, draws } = this.table.units[unit];
+    const { name, category, iou, runnerUp, draws, certain, spread } = this.table.units[unit];
     const weak = draws ? "" : ": too weak to be called interpretable";
     const title = `${name} (${category})${weak}`;
+    const doubt = h("span", { class: "ganlens-doubt", title: "may be by chance", hidden: certain }, "?");
     const detail = { type: "button", class: "ganlens-tool", "data-detail": true, title: "Look closer (Enter)" };
     const row = h(
       "div",
@@ -171,8 +172,8 @@ class Gallery {
       h(
         "span",
         { class: "ganlens-text", role: "gridcell" },
-        h("span", { class: "ganlens-label", title }, name, " ", h("small", {}, category)),
-        meter(iou, this.table.highest),
+        h("span", { class: "ganlens-label", title }, name, doubt, " ", h("small", {}, category)),
+        meter(iou, this.table.highest, spread),
         h("small", { class: "ganlens-cut", title: "The concept with the next best IoU" }, runnerUp),
         h("small", { class: "ganlens-cut ganlens-chosen" }),
       ),
@@ -196,9 +197,9 @@ class Gallery {
   }
 
   updateRow(unit, row) {
-    const { name, iou, draws } = this.table.units[unit];
+    const { name, iou, draws, certain } = this.table.units[unit];
     const flags = Object.values(SHORTCUTS).filter((flag) => this.flagged(unit, flag));
-    const said = [`unit ${unit}`, name, `IoU ${iou.toFixed(2)}`, ...(draws ? [] : ["not interpretable"]), ...flags];
+    const said = [`unit ${unit}`, name, `IoU ${iou.toFixed(2)}`, ...(draws ? [] : ["not interpretable"]), ...(certain ? [] : ["may be by chance"]), ...flags];
     const concept = this.table.index.get(this.get("concept"));
     const chosen =
       concept === undefined ? "" : `${this.table.concepts[concept].name} ${this.table.at(unit, concept).toFixed(3)}`;

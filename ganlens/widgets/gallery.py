@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ganlens.arguments import close_match
 from ganlens.dissection.ranking import UnitLabel
 from ganlens.dissection.result import FLAGS, Dissection
+from ganlens.dissection.unit_tables import spread_of
 from ganlens.images import encode
 from ganlens.segmenters.base import Concept, known_as
 from ganlens.widgets.panel import View, source
@@ -48,6 +49,8 @@ class UnitGallery(View):
         Show only units with at least this IoU: of the concept if one is set, otherwise of the label.
     interpretable_only : bool
         Show no units that draw nothing.
+    certain_only : bool
+        Show no units whose label may be by chance.
 
     Attributes
     ----------
@@ -86,6 +89,7 @@ class UnitGallery(View):
     category = traitlets.Unicode("").tag(sync=True)
     minimum = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True)
     interpretable_only = traitlets.Bool(False).tag(sync=True)
+    certain_only = traitlets.Bool(False).tag(sync=True)
     labelled_only = traitlets.Bool(False).tag(sync=True)
     flagged = traitlets.Unicode("").tag(sync=True)
     found = traitlets.Tuple().tag(sync=True)
@@ -103,11 +107,13 @@ class UnitGallery(View):
         search: str = "",
         minimum: float = 0.0,
         interpretable_only: bool = False,
+        certain_only: bool = False,
     ):
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
         self.k = k
         filters = {"search": search, "minimum": minimum, "interpretable_only": interpretable_only}
+        filters |= {"certain_only": certain_only}
         super().__init__(dissections, sort=sort, **filters)
 
     # ---- state
@@ -241,6 +247,8 @@ def tabulate(D: Dissection, k: int) -> dict:
         "label": [index[label.concept] for label in D.labels],
         "second": [index.get(label.runner_up, -1) for label in D.labels],
         "interpretable": [int(label.interpretable) for label in D.labels],
+        "certain": [] if D.certificates is None else [int(label.certain) for label in D.labels],
+        "spread": [spread_of(label) for label in D.labels],
         "images": min(k, D.top.shape[1]) if generator else 0,
         "aspect": width / height,
         "segmented": D.segmenter is not None,
@@ -249,10 +257,11 @@ def tabulate(D: Dissection, k: int) -> dict:
 
 
 def numbers(D: Dissection, unit: int) -> dict:
-    """The activation of a unit: its histogram, its threshold, and the share of pixels at which it is on."""
+    """The activation of a unit: its histogram, its threshold, the share of pixels at which it is on; and a sentence."""
     level = float(D.thresholds[unit])
     threshold = level if np.isfinite(level) else None
-    return {"histogram": histogram(D, unit), "threshold": threshold, "on": float(D.achieved[unit])}
+    found = {"histogram": histogram(D, unit), "threshold": threshold, "on": float(D.achieved[unit])}
+    return found | {"sentence": D.describe(unit)}
 
 
 def histogram(D: Dissection, unit: int) -> dict:

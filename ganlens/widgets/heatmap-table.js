@@ -1,11 +1,12 @@
 // Which units and concepts are on show, in which order, and where labels stand.
 
 /** What the kernel tells of a layer, with its numbers as such. */
-function readTable({ iou, ...table }) {
-  const codes = typed(iou, Uint16Array);
+function readTable({ iou, certain, ...table }) {
+  const codes = typed(iou, Uint16Array), sure = typed(certain, Uint8Array);
   const peaks = table.names.map(() => 0);
   codes.forEach((code, i) => (peaks[i % peaks.length] = Math.max(peaks[i % peaks.length], code)));
-  return { ...table, peaks, peak: Math.max(...peaks, 1), code: (unit, concept) => codes[unit * peaks.length + concept] };
+  const isCertain = (unit, concept) => !sure.length || sure[unit * peaks.length + concept] > 0;
+  return { ...table, certain: isCertain, tested: sure.length > 0, peaks, peak: Math.max(...peaks, 1), code: (unit, concept) => codes[unit * peaks.length + concept] };
 }
 
 /** Choose and sort units and concepts; `arrange` of heatmap.py does the same where there is no page. */

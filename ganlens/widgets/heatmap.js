@@ -1,5 +1,6 @@
 const ONE = 65535; // code of an IoU of 1
 const TALLEST = 420; // pixels of rows on show, at most
+const GREY = 208; // of matches that may be by chance
 const LINE = 14; // pixels from one label to the next
 const CELL = { width: [3, 80], height: [3, 22] }; // pixels when not zoomed, at least and at most
 const LARGE = { width: 48, height: 40 }; // pixels from which on cells need not grow
@@ -7,6 +8,12 @@ const ORDERS = { concept: "by concept", IoU: "best IoU first", unit: "by number"
 const FILTERS = { search: "", minimum: 0, interpretable_only: false };
 
 const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
+
+/** A colour, as 32 bits, two thirds on the way to a grey; `paled` in heatmap.py. */
+function pale(color) {
+  const part = (shift) => Math.floor((((color >>> shift) & 255) + 2 * GREY) / 3) << shift;
+  return (part(0) | part(8) | part(16) | (255 << 24)) >>> 0;
+}
 
 class Heatmap {
   constructor(model, el) {
@@ -238,7 +245,7 @@ class Heatmap {
     let i = 0;
     for (let row = top; row < bottom; row++)
       for (let column = left; column < right; column++)
-        pixels[i++] = this.colors[Math.round((this.table.code(units[row], concepts[column]) * 255) / this.table.peak)];
+        pixels[i++] = this.color(units[row], concepts[column]);
     Object.assign(this.paper.canvas, { width: cells.width, height: cells.height });
     this.paper.putImageData(cells, 0, 0);
 
@@ -258,6 +265,12 @@ class Heatmap {
       for (let column = left + 1; column < right; column++) pen.fillRect(pixel(this.x(column)), 0, 1, height);
     pen.fillStyle = "#fff6";
     for (const { start } of this.roomyGroups().slice(1)) across(start);
+  }
+
+  /** Of a cell; pale where the match may be by chance. */
+  color(unit, concept) {
+    const color = this.colors[Math.round((this.table.code(unit, concept) * 255) / this.table.peak)];
+    return this.table.certain(unit, concept) ? color : pale(color);
   }
 
   /** The groups, if there is room for lines between them. */
@@ -449,6 +462,7 @@ class Heatmap {
     const { names, categories, best, interpretable } = this.table;
     this.tip.replaceChildren(
       h("b", {}, this.cellText({ row, column })),
+      h("div", {}, this.table.certain(unit, concept) ? (this.table.tested ? "certain" : "") : "maybe by chance"),
       h("div", {}, `${categories[concept]}; the unit ${interpretable[unit] ? "draws" : "is closest to"} ${names[best[unit]]}`),
     );
     this.tip.hidden = false;

@@ -18,6 +18,7 @@ from ganlens.widgets.panel import View, source
 
 ORDERS = ("concept", "IoU", "unit", "clustered")
 ONE = 65535  # code of an IoU of 1
+GREY = 208  # of matches that may be by chance
 STOPS = (
     "440154 48186A 472D7B 424086 3B528B 33638D 2C728E 26828E 21908C 1F9F88 27AD81 3EBC74 5CC863 82D34D AADC32 D5E21A"
 )
@@ -140,7 +141,11 @@ class IoUHeatmap(View):
         values, share = pooled(self.D.iou[np.ix_(units, concepts)])
         height, width = np.clip([480 // len(values), 800 // len(concepts)], 1, [18, 56]).tolist()
         peak = float(self.D.iou.max())
-        heat = COLORS[np.round(values * (255 / (peak or 1))).astype(int)].repeat(height, 0).repeat(width, 1)
+        heat = COLORS[np.round(values * (255 / (peak or 1))).astype(int)]
+        if self.D.certificates is not None:
+            certain, _ = pooled(self.D.certificates.certain[np.ix_(units, concepts)])
+            heat = np.where(certain[..., None], heat, paled(heat))
+        heat = heat.repeat(height, 0).repeat(width, 1)
         if self.unit in units:
             frame(heat, units.index(self.unit) // share * height, height, 0)
         column = self._column()
@@ -166,6 +171,7 @@ def tabulate(D: Dissection) -> dict:
         "categories": [concept.category for concept in D.concepts],
         "best": [D.concepts.index(label.concept) for label in D.labels],
         "interpretable": [label.interpretable for label in D.labels],
+        "certain": b"" if D.certificates is None else D.certificates.certain.astype("u1").tobytes(),  # (U, C)
         "units_clustered": units,
         "concepts_clustered": np.argsort(D.iou[units].argmax(0), kind="stable").tolist(),
     }
@@ -245,6 +251,11 @@ def pooled(values: np.ndarray, most: int = 900) -> tuple[np.ndarray, int]:
     """At most so many rows, each the highest values of its share of the rows; and how many that are."""
     share = -(-len(values) // most)
     return np.maximum.reduceat(values, np.arange(0, len(values), share), 0), share
+
+
+def paled(colors: np.ndarray) -> np.ndarray:
+    """Colours (…, 3) of matches that may be by chance: two thirds on the way to a grey; `pale` in heatmap.js."""
+    return (colors.astype(int) + 2 * GREY) // 3
 
 
 def frame(heat: np.ndarray, start: int, size: int, axis: int) -> None:

@@ -1,0 +1,50 @@
+"""One honest sentence about a unit, made of what was measured and of nothing else."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ganlens.dissection.result import Dissection
+
+LEAST = 0.005  # share of a concept's pixels; less is none
+
+
+def describe(D: "Dissection", unit: int) -> str:
+    """What a unit is on for, how sure that is, and what goes when it is switched off, as far as it was measured."""
+    label = D.labels[unit]
+    name, known = label.concept.name, not np.isnan(label.low)
+    if unit in D.broken:
+        return f"Unit {unit} gave NaN or infinity, and matches nothing."
+    if unit in D.dead:
+        return f"Unit {unit} has the same value everywhere, and matches nothing."
+    sure = "" if not known else ", certain" if label.certain else ", which may be chance"
+    spread = f", 95 % {label.low:.2f} … {label.high:.2f}" if known else ""
+    numbers = f"(IoU {label.iou:.2f}{spread}{sure})"
+    if label.interpretable:
+        words = f"Unit {unit} is on where {name} is {numbers}."
+    elif D.control is not None and label.iou > 0.04:
+        words = f"Unit {unit} goes best with {name} {numbers}, no better than units of an untrained network do."
+    else:
+        words = f"Unit {unit} goes best with {name} {numbers}, too weakly to be called interpretable."
+    return words + effect_of(D, unit)
+
+
+def effect_of(D: "Dissection", unit: int) -> str:
+    """What goes when it is switched off, where effects were measured."""
+    if D.effects is None:
+        return ""
+    effects = np.asarray(D.effects)[unit]
+    own = effects[D.concepts.index(D.labels[unit].concept)]
+    if np.isnan(own):
+        return ""
+    name = D.labels[unit].concept.name
+    first = f"{own:.0%} of the pixels of {name} go" if own >= LEAST else f"no pixels of {name} go"
+    if own < -LEAST:
+        first = f"{-own:.0%} more pixels of {name} come"
+    most = int(np.nanargmax(np.abs(effects)))
+    other = D.concepts[most].name
+    if other == name or abs(effects[most]) < LEAST:
+        return f" Switched off alone, {first}."
+    way = "go" if effects[most] > 0 else "come"
+    return f" Switched off alone, {first}; most of all, {abs(effects[most]):.0%} of those of {other} {way}."
