@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import ganlens
+from ganlens.dissection.blocks import BlockCounts
+from ganlens.dissection.cells import Cells
 from ganlens.dissection.layer_statistics import NonFinite
 from ganlens.statistics import Areas, JointCounts, Levels, Scale, Statistic, TopImages
 
@@ -37,12 +39,22 @@ def scale(shift=0.0):
     return Scale(torch.full((UNITS,), -1.0 + shift), torch.full((UNITS,), 2.0), bins=32)
 
 
+def block_counts(*shift):
+    return BlockCounts(JointCounts(scale(*shift), COLUMNS), (0, 512), 2)
+
+
+def cells(*shift):
+    return Cells(scale(*shift), torch.zeros(UNITS, 1), (5, 4), (10, 9), COLUMNS, 2)
+
+
 CASES = {
     JointCounts: Case(lambda *s: JointCounts(scale(*s), COLUMNS), [(r, planes) for r, planes, _ in parts()]),
     Levels: Case(lambda *s: Levels(scale(*s)), [(r,) for r, _, _ in parts()]),
     TopImages: Case(lambda: TopImages(UNITS, k=4), [(r, seeds) for r, _, seeds in parts()]),
     NonFinite: Case(lambda: NonFinite(UNITS), [(r.amax((2, 3)) > 1,) for r, _, _ in parts()]),
     Areas: Case(lambda: Areas(COLUMNS), [(planes,) for _, planes, _ in parts()]),
+    BlockCounts: Case(block_counts, [(r, planes, i % 2) for i, (r, planes, _) in enumerate(parts())]),
+    Cells: Case(cells, [(r, planes, i % 2) for i, (r, planes, _) in enumerate(parts())]),
 }
 
 

@@ -1,8 +1,9 @@
 """How sure each label is: intervals of all IoUs, a test of each against chance, and other measures of the same match.
 
-The test asks whether a unit is on without looking at where the concept is: its maps are compared with the labels of
-the *other* images of the same block, which have the same habits of place (domes are always up). Blocks are independent,
-so the differences of same and other images have a t statistic (one-sided) that needs no model of the maps.
+The test asks whether a unit is on without looking at where the concept is. What both do at each place of the picture in
+the mean over all images is taken away first, for both may have habits (domes are always up); what is left, the
+covariance of the unit's maps and the labels of the same image, is zero in the mean for such a unit. Images are
+independent, so its sums over blocks of images have a t statistic (one-sided) that needs no model of the maps.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ CONFIDENCE = 0.95  # of the intervals
 DRAWS = 400  # of the bootstrap
 FEWEST = 8  # blocks; with fewer nothing is certain
 AT_ONCE = 2**24  # numbers
+TINY = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,21 +144,20 @@ def p_values(cells: Cells, thresholds: slice) -> np.ndarray:
     from scipy.special import stdtr
 
     images = cells.images.cpu().numpy().astype(float)
-    used = np.flatnonzero(images > 1)
-    on, shown, both = (getattr(cells, name).cpu().numpy() for name in ("on", "shown", "both"))
-    shape = both.shape[1], both.shape[3]
-    if len(used) < FEWEST:
-        return np.ones(shape)
+    used = np.flatnonzero(images)
+    on, shown, both = (getattr(cells, name)[used].cpu().numpy().astype(float) for name in ("on", "shown", "both"))
+    images, shape = images[used], (both.shape[1], both.shape[3])
     least = np.ones(shape)
+    if len(used) < FEWEST:
+        return least
+    usual = shown.sum(0) / images.sum()  # (C, P)
     levels = range(both.shape[2])[thresholds]
     for t in levels:
-        differences = np.empty((len(used), *shape))
-        for row, b in zip(differences, used, strict=True):
-            every = on[b, :, t].astype(float) @ shown[b].astype(float).T  # of all pairs of the block's images
-            same, m = both[b, :, t], images[b]
-            row[:] = same - (every - same) / (m - 1)
-        spread = differences.std(0, ddof=1) / np.sqrt(len(used))
-        score = np.divide(differences.mean(0), spread, out=np.zeros(shape), where=spread > 0)
+        habit = on[:, :, t].sum(0) / images.sum()  # (U, P)
+        expected = images[:, None, None] * (habit @ usual.T)
+        sums = both[:, :, t] - on[:, :, t] @ usual.T - habit @ shown.transpose(0, 2, 1) + expected  # (B, U, C)
+        spread = sums.std(0, ddof=1) / np.sqrt(len(used))
+        score = np.divide(sums.mean(0), spread, out=np.zeros(shape), where=spread > 1e-9 * np.abs(both).max(initial=1))
         least = np.minimum(least, stdtr(len(used) - 1, -score))
     return np.where(least >= 0.5, 1.0, np.minimum(least * len(levels), 1.0))
 
@@ -223,11 +224,12 @@ def weights_of(blocks: int) -> np.ndarray:
 
 
 def ends_of(overlap: np.ndarray, on: np.ndarray, area: np.ndarray, iou: np.ndarray, blocks: int) -> np.ndarray:
-    """Quantiles of bootstrapped IoUs (draws, U, C) about the IoU of the sample, wider for few blocks: (2, U, C)."""
-    from scipy.special import ndtri, stdtrit
+    """Ends (2, U, C) about the IoU of the sample, by the spread of bootstrapped log odds of the IoU (draws, U, C)."""
+    from scipy.special import expit, logit, stdtrit
 
     union = on + area - overlap
     draws = np.divide(overlap, union, out=np.zeros(union.shape), where=union > 0)
-    tail = (1 - CONFIDENCE) / 2
-    wider = stdtrit(blocks - 1, 1 - tail) / ndtri(1 - tail) * np.sqrt(blocks / (blocks - 1))
-    return (iou + wider * (np.quantile(draws[1:], [tail, 1 - tail], 0) - draws[0])).clip(0, 1)
+    with np.errstate(divide="ignore"):
+        spread = logit(draws[1:].clip(TINY, 1 - TINY)).std(0, ddof=1) * np.sqrt(blocks / (blocks - 1))
+        reach = stdtrit(blocks - 1, (1 + CONFIDENCE) / 2) * spread
+        return np.stack([expit(logit(iou) - reach), expit(logit(iou) + reach)])

@@ -30,9 +30,9 @@ class UnitLabel(NamedTuple):
     iqr: float
     chance: float
     interpretable: bool
-    low: float = float("nan")  # ends of the 95 % interval of the IoU
-    high: float = float("nan")
-    q: float = float("nan")  # false discovery rate at which it is certain
+    low: float | None = None  # ends of the 95 % interval of the IoU
+    high: float | None = None
+    q: float | None = None  # false discovery rate at which it is certain
     certain: bool = False  # not by chance
 
 
@@ -55,7 +55,15 @@ def label_of(D: "Dissection", unit: int, best: int, second: int | None = None) -
     if known is None:
         return label
     low, high, q = (float(array[unit, best]) for array in (known.low, known.high, known.q))
-    return label._replace(low=low, high=high, q=q, certain=bool(known.certain[unit, best]))
+    label = label._replace(q=q, certain=bool(known.certain[unit, best]))
+    return label if np.isnan(low) else label._replace(low=low, high=high)
+
+
+def check_control(D: "Dissection", untrained: "Dissection") -> None:
+    """ValueError unless a control was dissected in the same way."""
+    for what in ("layer", "rule", "concepts", "quantile", "within_category"):
+        if getattr(untrained, what) != getattr(D, what):
+            raise ValueError(f"the control has another {what}: {getattr(untrained, what)!r}; dissect it alike")
 
 
 def merit_for(D: "Dissection", by: str, index: int) -> np.ndarray:

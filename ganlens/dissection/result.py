@@ -14,8 +14,8 @@ from ganlens.arguments import as_list, check_integer, check_kind, close_match, s
 from ganlens.dissection import unit_tables as tables
 from ganlens.dissection.certificates import Certificates
 from ganlens.dissection.layer_statistics import Counts
-from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, label_of, merit_for
-from ganlens.dissection.saved import FLAGS, check_origin, fields_of, read_archive, write_archive
+from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, check_control, label_of, merit_for
+from ganlens.dissection.saved import check_flag, check_origin, fields_of, read_archive, write_archive
 from ganlens.dissection.sentences import describe
 from ganlens.dissection.top_images import spotlights
 from ganlens.files import write_atomically
@@ -167,7 +167,7 @@ class Dissection(Tabular):
     def interpretable(self) -> list[int]:
         """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr).
 
-        Where `keep_control` was called, the IoU must also be higher than that of any unit of the untrained network.
+        After `keep_control` the IoU must be higher than that of any unit of the untrained network, too.
         """
         return [label.unit for label in self.labels if label.interpretable]
 
@@ -255,7 +255,7 @@ class Dissection(Tabular):
         Parameters
         ----------
         untrained : Dissection
-            Of the same layer, by the same rule and segmenter, of ``G.untrained()``.
+            Of ``G.untrained()``, made in the same way.
 
         Examples
         --------
@@ -266,23 +266,12 @@ class Dissection(Tabular):
         >>> float(D.iou.max()) > float(D.control.max())
         True
         """
-        check_dissection(untrained)
-        for what in ("layer", "rule", "concepts", "quantile", "within_category"):
-            if getattr(untrained, what) != getattr(self, what):
-                raise ValueError(f"the control has another {what}: {getattr(untrained, what)!r}; dissect it alike")
+        check_control(self, check_dissection(untrained))
         self.control = untrained.iou.max(0)
         vars(self).pop("labels", None)
 
     def describe(self, unit: int) -> str:
-        """One sentence about a unit: its label, how sure that is, and what goes when it is switched off, if measured.
-
-        Examples
-        --------
-        >>> import ganlens as gl
-        >>> G, S = gl.load_generator("scenes"), gl.load_segmenter("scenes")
-        >>> gl.dissect(G, S, "layer4", n=200, progress=False).describe(171)
-        'Unit 171 is on where dome is (IoU 0.18, 95 % 0.14 … 0.22, certain).'
-        """
+        """One sentence about a unit: its label, how sure that is, and what goes when it is off, if measured."""
         self.check_units([unit])
         return describe(self, int(unit))
 
@@ -389,12 +378,6 @@ class Dissection(Tabular):
         header, arrays = read_archive(Path(check_kind("path", path, str | Path, "that of a file that D.save wrote")))
         check_origin(path, header["origin"], generator, segmenter)
         return cls(**fields_of(header, arrays), generator=generator, segmenter=segmenter)
-
-
-def check_flag(name: str) -> None:
-    """ValueError with close matches if there is no such flag."""
-    if not isinstance(name, str) or name not in FLAGS:
-        raise ValueError(close_match("flag", name, FLAGS, "this dissection"))
 
 
 def check_dissection(D) -> Dissection:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ganlens.arguments import MOST_IMAGES, MOST_LETTERS, short_repr
+from ganlens.arguments import MOST_IMAGES, MOST_LETTERS, close_match, short_repr
 from ganlens.dissection.certificates import Certificates
 from ganlens.dissection.layer_statistics import RULES
 from ganlens.dissection.ranking import KEPT_RANKINGS
@@ -235,6 +235,12 @@ def check_flags(path: Path, flags: dict, count: int) -> None:
     for name, units in flags.items() if isinstance(flags, dict) else [("flags", None)]:
         if name not in FLAGS or not are_units(units, count):
             raise ValueError(f"{path} is damaged: its flags {name!r} are no list of units 0 … {count - 1}")
+
+
+def check_flag(name: str) -> None:
+    """ValueError with close matches if there is no such flag."""
+    if not isinstance(name, str) or name not in FLAGS:
+        raise ValueError(close_match("flag", name, FLAGS, "this dissection"))
 
 
 def are_units(units, count: int) -> bool:

@@ -13,13 +13,13 @@ LEAST = 0.005  # share of a concept's pixels; less is none
 def describe(D: "Dissection", unit: int) -> str:
     """What a unit is on for, how sure that is, and what goes when it is switched off, as far as it was measured."""
     label = D.labels[unit]
-    name, known = label.concept.name, not np.isnan(label.low)
+    name, known = label.concept.name, label.low is not None
     if unit in D.broken:
         return f"Unit {unit} gave NaN or infinity, and matches nothing."
     if unit in D.dead:
         return f"Unit {unit} has the same value everywhere, and matches nothing."
     sure = "" if not known else ", certain" if label.certain else ", which may be chance"
-    spread = f", 95 % {label.low:.2f} … {label.high:.2f}" if known else ""
+    spread = f", 95 % {label.low:.2f} … {label.high:.2f}" if label.low is not None else ""
     numbers = f"(IoU {label.iou:.2f}{spread}{sure})"
     if label.interpretable:
         words = f"Unit {unit} is on where {name} is {numbers}."

@@ -3,8 +3,6 @@
 import json
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ganlens.dissection.ranking import UnitLabel
 from ganlens.dissection.saved import header_of
 from ganlens.images import strip
@@ -108,7 +106,7 @@ def title_of(D: "Dissection") -> str:
 
 def spread_of(label: UnitLabel) -> str:
     """The interval of a label's IoU, and whether it may be by chance; empty if that is not known."""
-    if np.isnan(label.low):
+    if label.low is None:
         return ""
     return f"{label.low:.3f} … {label.high:.3f}" + ("" if label.certain else ", maybe by chance")
 

@@ -1,7 +1,7 @@
 """A network of the same architecture that has learnt nothing: what units match by their place and brightness alone."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -42,11 +42,11 @@ def match_levels(network: ImageNetwork, other: ImageNetwork) -> None:
         return hook
 
     def scale(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        def hook(module: Any, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+            if getattr(module, "running_mean", None) is not None:  # a batch norm
                 axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
                 module.running_mean.copy_(inputs[0].mean(axes))
-                module.running_var.copy_(inputs[0].var(axes))  # type: ignore[union-attr]
+                module.running_var.copy_(inputs[0].var(axes))
             elif name in spreads and output.std() > 0:
                 module.weight.mul_(spreads[name] / output.float().std())
             return module.forward(*inputs)

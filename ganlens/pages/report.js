@@ -65,7 +65,7 @@ for (const part of document.querySelectorAll(".units")) {
         (!get("category") || row.dataset.category === get("category")) &&
         (!get("flags") || (row.dataset.flags ?? "").split(" ").includes(get("flags"))) &&
         (!tools.elements.clear.checked || !row.classList.contains("vague")) &&
-        (!tools.elements.certain?.checked || !row.classList.contains("unsure")) &&
+        (!tools.elements.certain?.checked || "certain" in row.dataset) &&
         value(row, iou) >= minimum &&
         words.every((word) => has(row, word));
       row.hidden = !passes;

@@ -57,19 +57,16 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
     """One unit."""
     concept, then = label.concept, label.runner_up
     badges = [h("span", mark, class_=f"badge {mark}") for mark in marks]
-    if not np.isnan(label.low) and not label.certain:
+    if label.interpretable and label.low is not None and not label.certain:
         badges.append(h("span", "maybe by chance", class_="badge doubt"))
     bar = h("i", style=f"width:{100 * label.iou / best:.0f}%")
-    spread = None if np.isnan(label.low) else h("small", f"{label.low:.3f} … {label.high:.3f}", title="95 % interval")
+    spread = h("small", spread_of(label), title="95 % interval") if label.low is not None else None
     second = None if then is None else join(then.name, " ", h("small", f"{label.runner_up_iou:.3f}"))
     alone = removed(D, label)
+    iou = join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true"))
     cells = {
         "draws": (join(h("b", concept.name), " ", h("small", concept.category), *badges), "text", None),
-        "IoU": (
-            join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true"), spread),
-            "number iou",
-            label.iou,
-        ),
+        "IoU": (join(iou, spread), "number iou", label.iou),
         "chance": (f"{label.chance:.3f}", "number", label.chance),
         "runner-up": (second, "text", label.runner_up_iou if then else None),
         "removes": (percent(alone), "number", alone),
@@ -81,14 +78,18 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
         known = value is not None and np.isfinite(value)
         entries.append(h("td", content, class_=style, data_head=head, data_v=f"{value:.6g}" if known else None))
     about = {"data_concept": f"{concept.name}:{concept.category}", "data_category": concept.category}
-    style = " ".join(["vague"] * (not label.interpretable) + ["unsure"] * (not label.certain))
-    state = {"data_flags": " ".join(marks) or None, "class_": style or None, "title": D.describe(label.unit)}
+    state = {"data_flags": " ".join(marks) or None, "class_": None if label.interpretable else "vague"}
+    state |= {"data_certain": "yes" if label.certain else None, "title": D.describe(label.unit)}
     return h("tr", h("th", label.unit, scope="row", class_="number", data_v=label.unit), *entries, **about, **state)
 
 
 def removed(D: Dissection, label: UnitLabel) -> float:
     """What the unit alone removes of its own concept; nan where that is not known."""
     return np.nan if D.effects is None else float(D.effects[label.unit, D.concepts.index(label.concept)])
+
+
+def spread_of(label: UnitLabel) -> str:
+    return f"{label.low:.3f} … {label.high:.3f}"
 
 
 def percent(share: float) -> str:

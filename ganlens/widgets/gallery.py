@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ganlens.arguments import close_match
 from ganlens.dissection.ranking import UnitLabel
-from ganlens.dissection.result import FLAGS, Dissection
+from ganlens.dissection.result import Dissection
+from ganlens.dissection.saved import FLAGS
 from ganlens.dissection.unit_tables import spread_of
 from ganlens.images import encode
 from ganlens.segmenters.base import Concept, known_as

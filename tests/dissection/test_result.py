@@ -34,7 +34,7 @@ def saved(small, tmp_path):
     return tmp_path / "small.npz"
 
 
-OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings", "painting"}
+OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings", "painting", "certificates", "control"}
 
 
 def assert_equal(a: gl.Dissection, b: gl.Dissection):
@@ -46,6 +46,8 @@ def assert_equal(a: gl.Dissection, b: gl.Dissection):
         assert getattr(a, name).dtype == getattr(b, name).dtype
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     np.testing.assert_equal(a.painting, b.painting)
+    np.testing.assert_equal(a.control, b.control)
+    np.testing.assert_equal(vars(a.certificates), vars(b.certificates))
     assert a.levels.state().keys() == b.levels.state().keys()
     for name, array in a.levels.state().items():
         np.testing.assert_array_equal(array, b.levels.state()[name], err_msg=name)
@@ -100,7 +102,7 @@ class TestNumbers:
         [
             (("tre",), "no concept 'tre' in the vocabulary of scenes; did you mean 'tree'"),
             (("tree", 0), "k=0: layer4 has"),
-            (("tree", 5, "area"), "by='area': expected 'iou' or 'iqr'"),
+            (("tree", 5, "area"), "by='area': expected 'iou', 'iqr', 'f1'"),
         ],
     )
     def test_units_bad_input(self, D, arguments, message):

@@ -371,7 +371,7 @@ def test_interrupted_effect_is_that_of_the_images_seen(wired, untouched):
         (insertion_effect, {"level": "high"}, "level 'high'"),
         (average_causal_effect, {"k": 9}, "layer has 8 units"),
         (compare_rankings, {"by": "iou"}, "expected several rankings"),
-        (compare_rankings, {"by": ["best"]}, "expected 'iou' or 'iqr'"),
+        (compare_rankings, {"by": ["best"]}, "expected 'iou', 'iqr'"),
     ],
 )
 def test_more_bad_input(wired, function, arguments, message):

@@ -127,11 +127,12 @@ class TestUnits:
     def test_all_are_there_with_their_numbers(self, D, shown):
         rows = shown.rows()
         assert sorted(rows) == list(range(192))
-        for unit, concept, iou, then, then_iou, _, chance, interpretable in D.labels:
+        for unit, concept, iou, then, then_iou, _, chance, interpretable, low, high, _, certain in D.labels:
             row = rows[unit]
             assert row["concept"] == f"{concept.name}:{concept.category}"
-            assert row["draws"] == f"{concept.name} {concept.category}"
-            assert (row["IoU"], row["chance"]) == (f"{iou:.3f}", f"{chance:.3f}")
+            doubt = "maybe by chance" if interpretable and not certain else ""
+            assert row["draws"] == f"{concept.name} {concept.category}{doubt}"
+            assert (row["IoU"], row["chance"]) == (f"{iou:.3f}{low:.3f} … {high:.3f}", f"{chance:.3f}")
             assert row["runner-up"] == f"{then.name} {then_iou:.3f}"
             assert row["class"] == (None if interpretable else "vague")
             assert [image["title"] for image in row["images"]] == [f"image {seed}" for seed in D.top[unit, :IMAGES]]
@@ -169,7 +170,9 @@ class TestUnits:
 class TestSummary:
     def test_counts_by_category(self, D, shown):
         drawn = [label.concept for label in D.labels if label.iou > 0.04]
-        assert [dd["text"] for dd in shown.all("dd")[:3]] == [str(len(drawn)), str(len(set(drawn))), "96"]
+        certain = sum(label.certain for label in D.labels if label.interpretable)
+        counts = [len(drawn), certain, len(set(drawn)), 96]
+        assert [dd["text"] for dd in shown.all("dd")[:4]] == list(map(str, counts))
         for category in ("object", "part"):
             units = [concept for concept in drawn if concept.category == category]
             vocabulary = [concept for concept in D.concepts if concept.category == category]

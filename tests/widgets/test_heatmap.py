@@ -251,6 +251,9 @@ class TestPicture:
         picture = heatmap.picture()
         y, x = corner_of(picture)
         expected = colours_of(D.iou[np.ix_(units, concepts)], D.iou.max())
+        certain = D.certificates.certain[np.ix_(units, concepts)][..., None]
+        assert 0 < certain.mean() < 1
+        expected = np.where(certain, expected, (expected.astype(int) + 2 * 208) // 3)  # pale
         height, width = 480 // len(units), 56
         shown = picture[y : y + height * len(units), x : x + width * len(concepts)]
         np.testing.assert_array_equal(shown, expected.repeat(height, 0).repeat(width, 1))
@@ -582,7 +585,7 @@ class TestPage:
         white = shown.canvas.evaluate(COLOUR, {"x": 100, "y": round(place["y"]) - 3})
         assert white == [255, 255, 255, 255]
         shown.ask("heatmap.search = 'tree'")
-        assert shown.readout() == "Selected: unit 400, red lamp:color, and 1 more unit (left out by the filters)"
+        assert shown.readout() == "Selected: unit 400, red lamp, and 1 more unit (left out by the filters)"
 
     @pytest.mark.parametrize("ratio", [1, 2])
     def test_pixels(self, shown, lab, ratio):
