@@ -90,27 +90,23 @@ def add_up(counts: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(sums)
 
 
-def count_cells(features: torch.Tensor, planes: torch.Tensor, cells, block: int) -> None:
-    """Add features (N, U, H, W) and label columns (N, L, h, w) of one block's images to a `Cells`."""
-    r = features.detach().float().contiguous().numpy()
-    images, units = r.shape[:2]
-    rows, columns = (part.numpy() for part in cells.cell_of_pixel)
-    grid, labels = cells.grid, planes.to(torch.int16).contiguous().numpy()
-    if r.shape[2:] != grid or labels.shape[2:] != (len(rows), len(columns)) or units != len(cells.sums):
-        raise ValueError(f"features {r.shape} and labels {labels.shape} in tables of {len(cells.sums)} units, {grid}")
-    each = int(np.bincount(rows).max() * np.bincount(columns).max()) * labels.shape[1]
-    found = np.zeros((images, grid[0] * grid[1], min(each, cells.concepts), 2), np.int32)
+def count_cells(means: torch.Tensor, highest: torch.Tensor, planes: torch.Tensor, cells, block: int) -> None:
+    """Add means and maxima (N, U, P) and label columns (N, L, h, w) of one block's images to a `Cells`."""
+    r, most = (part.detach().float().contiguous().numpy() for part in (means, highest))
+    labels, places = planes.to(torch.int16).contiguous().numpy(), cells.place_of_pixel.numpy()
+    known = len(labels), len(cells.sums), cells.shown.shape[2]
+    if r.shape != most.shape or r.shape != known or labels.shape[2:] != places.shape:
+        raise ValueError(f"features {r.shape} and labels {labels.shape} in tables of {known}, {places.shape}")
+    each = int(np.bincount(places.ravel()).max()) * labels.shape[1]
+    found = np.zeros((len(labels), known[2], min(each, cells.concepts), 2), np.int32)
     many, counted = (np.zeros(found.shape[:2], np.int32) for _ in range(2))
     pixels = cells.pixels.numpy(), cells.pixels_squared.numpy(), cells.shown[block].numpy()
-    places = cells.place_of_cell.numpy()
-    labels_loop(labels, rows, columns, grid[1], cells.concepts, found, many, counted, places, *pixels)
-    scale, flat = cells.scale, r.reshape(images, units, -1)
+    labels_loop(labels, places, cells.concepts, found, many, counted, *pixels)
+    scale = cells.scale
     limits = scale.low.numpy(), scale.slope.numpy(), np.float32(scale.bins), cells.thresholds.numpy()
     tables = [getattr(cells, name).numpy() for name in ("sums", "squares", "dots", "ranked", "ranked_all")]
     in_block = cells.on[block].numpy(), cells.both[block].numpy()
-    placed = np.zeros((images, cells.concepts, cells.on.shape[3]), np.int64)
-    gather_loop(found, many, places, placed)
-    share_out(cells_loop, units, flat, found, many, counted, places, placed, *limits, *tables, *in_block)
+    share_out(cells_loop, known[1], r, most, found, many, counted, *limits, *tables, *in_block)
 
 
 def check_tables(r: np.ndarray, scale, *tables: torch.Tensor) -> None:
@@ -195,40 +191,31 @@ def sums_loop(begin, last, counts, bins, order, sums):
 
 
 @compiled
-def labels_loop(planes, rows, columns, width, concepts, found, many, counted, places, pixels, squared, shown):
-    """List the concepts of every cell with their pixels, and add up pixels, squares, and what places show."""
+def labels_loop(planes, places, concepts, found, many, counted, pixels, squared, shown):
+    """List the concepts of every place with their pixels, and add up pixels, squares, and what places show."""
     for n in range(planes.shape[0]):
         for y in range(planes.shape[2]):
             for x in range(planes.shape[3]):
                 if planes[n, 0, y, x] < -1:
                     continue
-                cell = rows[y] * width + columns[x]
-                counted[n, cell] += 1
+                place = places[y, x]
+                counted[n, place] += 1
                 for plane in range(planes.shape[1]):
                     c = planes[n, plane, y, x]
                     if c < 0 or c >= concepts:
                         continue
                     j = 0
-                    while j < many[n, cell] and found[n, cell, j, 0] != c:
+                    while j < many[n, place] and found[n, place, j, 0] != c:
                         j += 1
-                    found[n, cell, j, 0] = c
-                    found[n, cell, j, 1] += 1
-                    many[n, cell] = max(many[n, cell], j + 1)
-        for cell in range(many.shape[1]):
-            for j in range(many[n, cell]):
-                c, count = found[n, cell, j]
+                    found[n, place, j, 0] = c
+                    found[n, place, j, 1] += 1
+                    many[n, place] = max(many[n, place], j + 1)
+        for place in range(many.shape[1]):
+            for j in range(many[n, place]):
+                c, count = found[n, place, j]
                 pixels[c] += count
                 squared[c] += np.int64(count) * count
-                shown[c, places[cell]] += count
-
-
-@compiled
-def gather_loop(found, many, places, placed):
-    """Pixels of each concept in each place of each image."""
-    for n in range(many.shape[0]):
-        for cell in range(many.shape[1]):
-            for j in range(many[n, cell]):
-                placed[n, found[n, cell, j, 0], places[cell]] += found[n, cell, j, 1]
+                shown[c, place] += count
 
 
 @compiled
@@ -236,11 +223,10 @@ def cells_loop(
     begin,
     end,
     r,
+    most,
     found,
     many,
     counted,
-    places,
-    placed,
     lows,
     slopes,
     bins,
@@ -253,7 +239,7 @@ def cells_loop(
     on,
     both,
 ):
-    """Look at every cell once: sums and products of its activation, its rank, and whether it is on."""
+    """Look at every place once: sums and products of its activation, its rank, and whether it is on."""
     here, last = np.zeros(dots.shape[1]), bins - 1
     for u in range(begin, end):
         low, slope = lows[u], slopes[u]
@@ -261,26 +247,26 @@ def cells_loop(
         for n in range(r.shape[0]):
             total, square = 0.0, 0.0
             here[:] = 0
-            for cell in range(r.shape[2]):
-                value = r[n, u, cell]
+            for place in range(r.shape[2]):
+                value = r[n, u, place]
                 scaled = np.float64(np.float32(value * part))
                 total += scaled
                 square += scaled * scaled
                 rank = 0
                 if value > low:
                     rank = np.int64(min((value - low) * slope, last)) * ranked.shape[2] // np.int64(bins)
-                ranked_all[u, rank] += counted[n, cell]
-                for j in range(many[n, cell]):
-                    c, count = found[n, cell, j]
+                ranked_all[u, rank] += counted[n, place]
+                for j in range(many[n, place]):
+                    c, count = found[n, place, j]
                     here[c] += scaled * count
                     ranked[u, c, rank] += count
                 for t in range(thresholds.shape[1]):
-                    if value > thresholds[u, t]:
-                        place = places[cell]
+                    if most[n, u, place] > thresholds[u, t]:
                         on[u, t, place] += 1
-                        for c in range(both.shape[2]):
-                            both[u, t, c] += placed[n, c, place]
+                        for j in range(many[n, place]):
+                            both[u, t, found[n, place, j, 0]] += found[n, place, j, 1]
             sums[u] += np.int64(np.rint(total * 2**20))
             squares[u] += np.int64(np.rint(square * 2**20))
             for c in range(here.shape[0]):
-                dots[u, c] += np.int64(np.rint(here[c] * 2**20))
+                if here[c] != 0:
+                    dots[u, c] += np.int64(np.rint(here[c] * 2**20))

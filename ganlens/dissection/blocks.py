@@ -1,6 +1,6 @@
 """What blocks of images contribute to the counts of a pass: how far an IoU would vary with other images."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ FULL_LEVELS = tuple(range(0, 1024, 64))
 
 
 def block_size(n: int, units: int, columns: int) -> int:
-    """Images of each block, an even number: 64 blocks of a sample, fewer where they take too much memory."""
+    """Images of each block, an even number from 4 on: 64 blocks of a sample, fewer where that takes too much memory."""
     each = 8 * units * (columns + 1) * len(FULL_LEVELS)
     blocks = min(MOST, max(LEAST, BUDGET // each))
-    return 2 * -(-n // (2 * blocks))
+    return max(4, 2 * -(-n // (2 * blocks)))
 
 
 class BlockCounts(Statistic):
@@ -49,7 +49,7 @@ class BlockCounts(Statistic):
     def __init__(self, joint: JointCounts, levels: tuple[int, ...], blocks: int):
         units, columns, bins = joint.counts.shape
         device = joint.counts.device
-        self.joint, self.seen = joint, torch.zeros(0)
+        self.joint, self.seen, self.counted = joint, torch.zeros(0), -1  # what was read last, after so many pixels
         self.bins = (torch.tensor(levels, device=device) * bins // 1024).expand(units, -1).contiguous()
         self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int64, device=device)
         self.area = torch.zeros(blocks, columns, dtype=torch.int64, device=device)
@@ -59,10 +59,17 @@ class BlockCounts(Statistic):
         """Count images of one block in the joint counts, and remember whose they are."""
         if block != self.open:
             self.close()
-            self.open, self.seen = block, self.read()
+            if self.counted != int(self.joint.pixels):  # others were merged with the counts
+                self.seen = self.read()
+            self.open = block
         self.joint.update(features, planes)
         count_each(planes.flatten()[None].long().clamp(min=-1), self.area[block : block + 1])
         self.pixels[block] += (planes[:, 0] > -2).sum()
+
+    def merge(self, other: Statistic) -> Statistic:
+        for one in (self, other):
+            cast(BlockCounts, one).close()
+        return super().merge(other)
 
     def state(self) -> dict[str, np.ndarray]:
         self.close()
@@ -76,5 +83,6 @@ class BlockCounts(Statistic):
     def close(self) -> None:
         """Take what the open block has added; needed before the joint counts are merged with others."""
         if self.open >= 0:
-            self.above[self.open] += self.read() - self.seen
-            self.open = -1
+            now = self.read()
+            self.above[self.open] += now - self.seen
+            self.open, self.seen, self.counted = -1, now, int(self.joint.pixels)

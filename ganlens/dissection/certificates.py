@@ -20,7 +20,7 @@ from ganlens.intervals import resamples
 
 FALSE_DISCOVERIES = 0.05  # share among the labels that are called certain, at most, on average
 CONFIDENCE = 0.95  # of the intervals
-DRAWS = 400  # of the bootstrap
+DRAWS = 200  # of the bootstrap
 FEWEST = 8  # blocks; with fewer nothing is certain
 AT_ONCE = 2**24  # numbers
 TINY = 1e-9
@@ -39,9 +39,10 @@ class Certificates:
     p : array
         Probability of a match as good as this, or better, if the unit did not look at where the concept is.
     pearson, cosine : array
-        Correlation and cosine of the activation of a cell with the pixels of the concept in it.
+        Correlation and cosine of the activation in a place of the picture with the pixels of the concept there, where
+        places are the layer's cells, at most 16 along each side.
     average_precision : array
-        Mean precision over the recalls, of cells that are ranked by activation.
+        Mean precision over the recalls, of places that are ranked by activation.
     """
 
     names: ClassVar = ("low", "high", "p", "pearson", "cosine", "average_precision")

@@ -131,7 +131,7 @@ def html_of(D: "Dissection") -> str:
         "unit": [str(b.unit) for b in best],
         "draws": [b.concept.name for b in best],
         "IoU": [f"{b.iou:.3f}" for b in best],
-        "95 %": [spread_of(b) for b in best],
+        "95 %": [spread_of(b).replace(" ", "\u00a0") for b in best],
         "chance": [f"{b.chance:.3f}" for b in best],
         "runner-up": [f"{b.runner_up} {b.runner_up_iou:.3f}" for b in best],
     }

@@ -1,6 +1,6 @@
 const ONE = 65535; // code of an IoU of 1
 const TALLEST = 420; // pixels of rows on show, at most
-const GREY = 208; // of matches that may be by chance
+const PALE = 64; // opacity, of 255, of matches that may be by chance
 const LINE = 14; // pixels from one label to the next
 const CELL = { width: [3, 80], height: [3, 22] }; // pixels when not zoomed, at least and at most
 const LARGE = { width: 48, height: 40 }; // pixels from which on cells need not grow
@@ -9,11 +9,8 @@ const FILTERS = { search: "", minimum: 0, interpretable_only: false };
 
 const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
 
-/** A colour, as 32 bits, two thirds on the way to a grey; `paled` in heatmap.py. */
-function pale(color) {
-  const part = (shift) => Math.floor((((color >>> shift) & 255) + 2 * GREY) / 3) << shift;
-  return (part(0) | part(8) | part(16) | (255 << 24)) >>> 0;
-}
+/** A colour, as 32 bits, through which the page is seen; `paled` in heatmap.py. */
+const pale = (color) => ((color & 0xffffff) | (PALE << 24)) >>> 0;
 
 class Heatmap {
   constructor(model, el) {

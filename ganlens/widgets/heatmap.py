@@ -18,7 +18,6 @@ from ganlens.widgets.panel import View, source
 
 ORDERS = ("concept", "IoU", "unit", "clustered")
 ONE = 65535  # code of an IoU of 1
-GREY = 208  # of matches that may be by chance
 STOPS = (
     "440154 48186A 472D7B 424086 3B528B 33638D 2C728E 26828E 21908C 1F9F88 27AD81 3EBC74 5CC863 82D34D AADC32 D5E21A"
 )
@@ -254,8 +253,8 @@ def pooled(values: np.ndarray, most: int = 900) -> tuple[np.ndarray, int]:
 
 
 def paled(colors: np.ndarray) -> np.ndarray:
-    """Colours (…, 3) of matches that may be by chance: two thirds on the way to a grey; `pale` in heatmap.js."""
-    return (colors.astype(int) + 2 * GREY) // 3
+    """Colours (…, 3) of matches that may be by chance: three quarters on the way to white; `pale` in heatmap.js."""
+    return (colors.astype(int) + 3 * 255) // 4
 
 
 def frame(heat: np.ndarray, start: int, size: int, axis: int) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ganlens.dissection.cells import Cells
 from ganlens.statistics import Scale
@@ -30,8 +31,10 @@ def test_the_compiled_loop_is_the_definition(grid, size, planes):
     compiled, features, labels = make(grid, size, planes=planes)
     plain, _, _ = make(grid, size, planes=planes)
     for start, block in ((0, 0), (2, 1)):
-        compiled.update(features[start : start + 3], labels[start : start + 3], block)
-        plain.update_by_definition(features[start : start + 3], labels[start : start + 3], block)
+        r, planes_ = features[start : start + 3], labels[start : start + 3]
+        compiled.update(r, planes_, block)
+        pooled = (pool(r, plain.places).flatten(2) for pool in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d))
+        plain.update_by_definition(*pooled, planes_, block)
     assert compiled.images.tolist() == [3, 3]
     for name in plain.merges.keys() - {"images"}:
         a, b = getattr(compiled, name), getattr(plain, name)

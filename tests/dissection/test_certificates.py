@@ -237,7 +237,7 @@ class TestControl:
 class TestSentences:
     def test_label_and_effect(self, by_rule):
         D = replace(by_rule["quantile"])
-        assert D.describe(171).startswith("Unit 171 is on where dome is (IoU 0.18, 95 % 0.14 … 0.22, certain).")
+        assert D.describe(171).startswith("Unit 171 is on where dome is (IoU 0.18, 95 % 0.15 … 0.23, certain).")
         effects = np.zeros(D.iou.shape)
         effects[171, 9], effects[171, 6] = 0.31, -0.02
         D.effects = effects

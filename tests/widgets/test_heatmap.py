@@ -253,7 +253,7 @@ class TestPicture:
         expected = colours_of(D.iou[np.ix_(units, concepts)], D.iou.max())
         certain = D.certificates.certain[np.ix_(units, concepts)][..., None]
         assert 0 < certain.mean() < 1
-        expected = np.where(certain, expected, (expected.astype(int) + 2 * 208) // 3)  # pale
+        expected = np.where(certain, expected, (expected.astype(int) + 3 * 255) // 4)  # pale
         height, width = 480 // len(units), 56
         shown = picture[y : y + height * len(units), x : x + width * len(concepts)]
         np.testing.assert_array_equal(shown, expected.repeat(height, 0).repeat(width, 1))
