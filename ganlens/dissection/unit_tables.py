@@ -95,9 +95,8 @@ def title_of(D: "Dissection") -> str:
     s = summary_of(D)
     seen = f"{D.n:,} images" + ("" if D.complete else " (incomplete)")
     certain = sum(label.certain for label in D.labels if label.interpretable)
-    sure = (
-        "" if D.certificates is None else "all certain, " if certain == s["interpretable"] else f"{certain} certain, "
-    )
+    known = D.certificates is not None and s["interpretable"]
+    sure = "" if not known else "all certain, " if certain == s["interpretable"] else f"{certain} certain, "
     return (
         f"{D.layer} of {D.origin['generator']}: {s['interpretable']} of {s['units']} units draw one of "
         f"{s['distinct']} concepts ({sure}{seen}, rule {D.rule})"

@@ -131,7 +131,8 @@ class Heatmap {
     const css = (color) => `rgb(${[0, 8, 16].map((bits) => (color >> bits) & 255)})`;
     const stops = [...this.colors].filter((_, i) => i % 15 === 0).map(css);
     const ramp = h("i", { style: `background: linear-gradient(to right, ${stops})` });
-    this.key.replaceChildren("IoU 0", ramp, peak);
+    const pale = this.table.tested ? h("span", { class: "ganlens-faint" }, "pale: maybe by chance") : "";
+    this.key.replaceChildren(pale, "IoU 0", ramp, peak);
     this.key.title = `Colours from IoU 0 to ${peak}, the highest of this layer`;
     this.key.setAttribute("aria-label", this.key.title);
   }
