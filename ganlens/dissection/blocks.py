@@ -14,10 +14,10 @@ TAIL_LEVELS = 0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768  # of 1,024 bin
 FULL_LEVELS = tuple(range(0, 1024, 64))
 
 
-def block_size(n: int, units: int, columns: int) -> int:
-    """Images of each block, an even number from 4 on: 64 blocks of a sample, fewer where that takes too much memory."""
+def block_size(n: int, units: int, columns: int, most: int = MOST) -> int:
+    """Images of each block, an even number from 4 on: ``most`` blocks of a sample, fewer where memory is short."""
     each = 8 * units * (columns + 1) * len(FULL_LEVELS)
-    blocks = min(MOST, max(LEAST, BUDGET // each))
+    blocks = min(most, max(LEAST, BUDGET // each))
     return max(4, 2 * -(-n // (2 * blocks)))
 
 

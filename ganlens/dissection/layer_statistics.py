@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 import torch
 
-from ganlens.dissection.blocks import FULL_LEVELS, TAIL_LEVELS, BlockCounts, block_size
+from ganlens.dissection.blocks import FULL_LEVELS, MOST, TAIL_LEVELS, BlockCounts, block_size
 from ganlens.dissection.cells import Cells
 from ganlens.segmenters.base import Concept
 from ganlens.statistics import (
@@ -179,8 +179,8 @@ class Tally:
         What is counted.
     quantile, top : float, int
         As `ganlens.dissect` takes them.
-    sample : range
-        All seeds.
+    sample, blocks : range, int
+        All seeds, and of how many blocks of them certificates are made, at most.
     """
 
     def __init__(
@@ -192,10 +192,11 @@ class Tally:
         quantile: float,
         top: int,
         sample: range,
+        blocks: int = MOST,
     ):
         self.scales, self.size, self.columns, self.quantile = scales, size, columns, quantile
         low = scales["levels"].low
-        self.first, self.block_size = sample.start, block_size(len(sample), len(low), columns.count)
+        self.first, self.block_size = sample.start, block_size(len(sample), len(low), columns.count, blocks)
         blocks = -(-len(sample) // self.block_size)
         self.levels, self.top = Levels(scales["levels"]), TopImages(len(low), top, low.device)
         self.broken = NonFinite(len(low), low.device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ganlens.arguments import MOST_IMAGES
-from ganlens.dissection.blocks import BlockCounts
+from ganlens.dissection.blocks import MOST, BlockCounts
 from ganlens.dissection.certificates import certify
 from ganlens.dissection.layer_statistics import Columns, Tally, by_parity, mended, scales_of
 from ganlens.dissection.result import Dissection
@@ -36,6 +36,7 @@ class Question:
     within_category: bool
     top: int
     half: bool = False  # precision that was asked for, see `Pass.half`
+    auto: bool = False  # whether it may end before, see `stages`
 
     @property
     def seeds(self) -> range:
@@ -46,6 +47,12 @@ class Question:
     def pilot(self) -> range:
         """The images that decide the scales."""
         return self.seeds[:PILOT]
+
+    @property
+    def stages(self) -> list[range]:
+        """Ever larger parts of the sample, after each of which it may end; if it may not, the sample alone."""
+        sizes = [384, 512, 768, 1024, 1536, 2048, 3072] if self.auto else []
+        return [self.seeds[:size] for size in sizes if size < self.n] + [self.seeds]
 
 
 @dataclass
@@ -197,8 +204,8 @@ class Pass:
     def tally(self, layer: str, scales: dict[str, Scale], size: tuple[int, int]) -> Tally:
         """An empty tally of a layer."""
         _, *grid = self.generator.check_layer(layer)
-        asked = self.question
-        return Tally(scales, (grid[0], grid[1]), size, self.columns, asked.quantile, asked.top, asked.seeds)
+        asked, blocks = self.question, 4 * MOST if self.question.auto else MOST  # a part may be all that is seen
+        return Tally(scales, (grid[0], grid[1]), size, self.columns, asked.quantile, asked.top, asked.seeds, blocks)
 
     def count(self, batch: Batch) -> None:
         for areas, rows in zip(self.areas, by_parity(batch.seeds, batch.planes.device), strict=True):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from ganlens.arguments import short_repr
 from ganlens.segmenters.base import Concept
@@ -57,6 +58,39 @@ def label_of(D: "Dissection", unit: int, best: int, second: int | None = None) -
     low, high, q = (float(array[unit, best]) for array in (known.low, known.high, known.q))
     label = label._replace(q=q, certain=bool(known.certain[unit, best]))
     return label if np.isnan(low) else label._replace(low=low, high=high)
+
+
+def bar_of(D: "Dissection", concept: np.ndarray) -> np.ndarray:
+    """IoU above which units draw their concepts (U,)."""
+    bar = np.full(len(concept), 0.05 if D.rule == "iqr" else 0.04)
+    bar = np.maximum(bar, D.chance[concept]) if D.rule == "iou" else bar
+    return bar if D.control is None else np.maximum(bar, D.control[concept])
+
+
+def settled(D: "Dissection") -> float:
+    """Probability that a unit's label, or that it has none, is that of all images; the mean over the units.
+
+    Of the intervals of its two best concepts, taken as normal: that the best one is above the bar, or below it, and, if
+    it is above, better than the second.
+    """
+    if D.certificates is None or np.isnan(D.certificates.low).any():
+        return 0.0
+    units, order = np.arange(len(D.iou)), np.argsort(-D.merit, axis=1, kind="stable")
+    best, spread = order[:, 0], (D.certificates.high - D.certificates.low) / (2 * ndtri(0.975))
+    iou, own = D.iou[units, best], spread[units, best]
+    above = normal((iou - bar_of(D, best)), own)
+    if order.shape[1] > 1:
+        second = order[:, 1]
+        first = normal(iou - D.iou[units, second], np.hypot(own, spread[units, second]))
+    else:
+        first = np.ones(len(iou))
+    interpretable = np.array([label.interpretable for label in D.labels])
+    return float(np.where(interpretable, above * first, 1 - above).mean())
+
+
+def normal(distance: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Probability that a normal number of that mean and spread is above 0."""
+    return ndtr(distance / np.maximum(spread, 1e-12))
 
 
 def check_control(D: "Dissection", untrained: "Dissection") -> None:

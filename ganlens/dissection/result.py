@@ -14,7 +14,7 @@ from ganlens.arguments import as_list, check_integer, check_kind, close_match, s
 from ganlens.dissection import unit_tables as tables
 from ganlens.dissection.certificates import Certificates
 from ganlens.dissection.layer_statistics import Counts
-from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, check_control, label_of, merit_for
+from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, check_control, label_of, merit_for, settled
 from ganlens.dissection.saved import check_flag, check_origin, fields_of, read_archive, write_archive
 from ganlens.dissection.sentences import describe
 from ganlens.dissection.top_images import spotlights
@@ -67,10 +67,8 @@ class Dissection(Tabular):
         What else units can be ranked by, see `keep_ranking`; nan where it is not known.
     painting : dict
         What `ganlens.paintable` measured here: its settings, and an array (C,) by the name of each number.
-    certificates : Certificates or None
-        How sure each match is; None in files of older versions.
-    control : array (C,) or None
-        The highest IoU with each concept that a unit of an untrained network reaches, see `keep_control`.
+    certificates, control : Certificates or None, array (C,) or None
+        How sure each match is; the highest IoU of any unit of an untrained network, see `keep_control`.
     """
 
     index: ClassVar[str] = "unit"
@@ -173,8 +171,13 @@ class Dissection(Tabular):
 
     @property
     def certain(self) -> list[int]:
-        """Numbers of the units whose label is not by chance, with false discoveries held at 5 %, see `Certificates`."""
+        """Numbers of the units whose label is not by chance, see `Certificates`."""
         return [label.unit for label in self.labels if label.certain]
+
+    @property
+    def settled(self) -> float:
+        """Probability that a unit has the label that all images would give it, the mean over the units."""
+        return settled(self)
 
     @property
     def unit_counts(self) -> Counter[Concept]:

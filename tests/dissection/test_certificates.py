@@ -255,3 +255,51 @@ class TestSentences:
 def same(a: Certificates, b: Certificates) -> None:
     for name in Certificates.names:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+class TestAuto:
+    """Dissections that end by themselves."""
+
+    def test_ends_when_labels_are_settled(self, G, S, tmp_path):
+        D = gl.dissect(G, S, "layer9", n="auto", progress=False)
+        assert 384 <= D.n < 4000
+        assert D.complete
+        assert D.settled >= 0.92
+        fixed = gl.dissect(G, S, "layer9", n=D.n, progress=False)
+        np.testing.assert_array_equal(D.iou, fixed.iou)
+
+        def stop(done, total):
+            if done >= 200:
+                raise KeyboardInterrupt
+
+        path = tmp_path / "state.npz"
+        with pytest.warns(UserWarning, match="interrupted"):
+            gl.dissect(G, S, "layer9", n="auto", checkpoint=path, progress=stop)
+        for _ in range(2):  # it goes on, and is there at once
+            again = gl.dissect(G, S, "layer9", n="auto", checkpoint=path, progress=False)
+            assert (again.n, again.complete) == (D.n, True)
+            same(again.certificates, D.certificates)
+
+    def test_never_ends_without_an_end(self, G):
+        """Where labels cannot settle, the last image is the end."""
+        S = gl.Segmenter.wrap(lambda x: (x[:, 0] * 0).int(), ["nothing"])
+        D = gl.dissect(G, S, "layer9", n="auto", progress=False)
+        assert (D.n, D.complete) == (384, True)  # nothing is there, and that is settled
+        assert D.settled == 1
+
+    def test_what_it_does_not_take(self, G, S):
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="takes no executor"):
+            gl.dissect(G, S, "layer9", n="auto", executor=pool)
+        with pytest.raises(ValueError, match="n=many"):
+            gl.dissect(G, S, "layer9", n="many")
+
+    @pytest.mark.slow
+    def test_half_the_images_give_the_same_labels(self, G, S):
+        """On a sample that nothing was chosen on; of layer3, where many units are near the bar, 1,024 are looked at."""
+        shares = []
+        for layer in ("layer4", "layer5", "layer6", "layer7"):
+            short, long = (gl.dissect(G, S, layer, n=n, sample=7, progress=False) for n in ("auto", 1000))
+            assert short.n <= 512
+            drawn = [[label.concept if label.interpretable else None for label in D.labels] for D in (short, long)]
+            shares.append(np.mean([a == b for a, b in zip(*drawn, strict=True)]))
+        assert np.mean(shares) >= 0.95
