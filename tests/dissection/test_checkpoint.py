@@ -307,7 +307,7 @@ KILLED = (
     Slow.pause = 0.004
     while kills < 20:
         pid = child(lambda: ask(path))
-        time.sleep(rng.uniform(0.02, 0.12))
+        time.sleep(rng.uniform(0.05, 0.25))
         os.kill(pid, signal.SIGKILL)
         if os.waitpid(pid, 0)[1] == 0:  # it was faster: all over again
             assert ask(path) == whole
