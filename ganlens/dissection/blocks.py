@@ -5,7 +5,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
-from ganlens.statistics import JointCounts, Statistic, count_each
+from ganlens.statistics import JointCounts, Statistic, count_each, narrowed
 
 MOST = 64  # blocks of a sample
 LEAST = 16  # of a large layer with many concepts
@@ -16,7 +16,7 @@ FULL_LEVELS = tuple(range(0, 1024, 64))
 
 def block_size(n: int, units: int, columns: int, most: int = MOST) -> int:
     """Images of each block, an even number from 4 on: ``most`` blocks of a sample, fewer where memory is short."""
-    each = 8 * units * (columns + 1) * len(FULL_LEVELS)
+    each = 4 * units * (columns + 1) * len(FULL_LEVELS)
     blocks = min(most, max(LEAST, BUDGET // each))
     return max(4, 2 * -(-n // (2 * blocks)))
 
@@ -43,7 +43,7 @@ class BlockCounts(Statistic):
         Pixels of each column, and all that are counted.
     """
 
-    merges: ClassVar = {"above": torch.add, "area": torch.add, "pixels": torch.add}
+    merges: ClassVar = {"above": lambda a, b: narrowed(a.long() + b), "area": torch.add, "pixels": torch.add}
     open = -1  # number of the block that images are added to
 
     def __init__(self, joint: JointCounts, levels: tuple[int, ...], blocks: int):
@@ -51,7 +51,7 @@ class BlockCounts(Statistic):
         device = joint.counts.device
         self.joint, self.seen, self.counted = joint, torch.zeros(0), -1  # what was read last, after so many pixels
         self.bins = (torch.tensor(levels, device=device) * bins // 1024).expand(units, -1).contiguous()
-        self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int64, device=device)
+        self.above = torch.zeros(blocks, units, 1 + columns, len(levels), dtype=torch.int32, device=device)
         self.area = torch.zeros(blocks, columns, dtype=torch.int64, device=device)
         self.pixels = torch.zeros(blocks, dtype=torch.int64, device=device)
 
@@ -84,5 +84,8 @@ class BlockCounts(Statistic):
         """Take what the open block has added; needed before the joint counts are merged with others."""
         if self.open >= 0:
             now = self.read()
-            self.above[self.open] += now - self.seen
+            row = self.above[self.open] + (now - self.seen)
+            if row.max() > torch.iinfo(self.above.dtype).max:
+                self.above = self.above.long()
+            self.above[self.open] = row.to(self.above.dtype)
             self.open, self.seen, self.counted = -1, now, int(self.joint.pixels)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ganlens.statistics import Scale, Statistic
 
 MOST_PLACES = 16  # along each side of the picture
-RANKS = 64  # bins of activation, for the average precision
+RANKS = 32  # bins of activation, for the average precision
 FIXED = 2**20  # numbers of a sum are integers of this part, so that no order of adding matters
 
 
@@ -36,7 +36,7 @@ class Cells(Statistic):
         Sums of activations, of their squares, and of their products with the pixels of each concept.
     pixels, pixels_squared : Tensor (C,)
         Sums over the places of the pixels of each concept, and of their squares.
-    ranked, ranked_all : Tensor (U, C, 64), (U, 64)
+    ranked, ranked_all : Tensor (U, C, 32), (U, 32)
         Pixels of each concept, and of all, by the activation of the place that they lie in.
     images : Tensor (B,)
         Images of each block.
@@ -151,7 +151,7 @@ class Cells(Statistic):
         return r, rr, rs, s, ss, float(int(self.images.sum()) * self.places[0] * self.places[1])
 
     def average_precision(self) -> np.ndarray:
-        """Mean precision (U, C) over the recalls, where places are ranked by activation, in 64 steps.
+        """Mean precision (U, C) over the recalls, where places are ranked by activation, in 32 steps.
 
         What a ranking without any knowledge reaches is the concept's share of the pixels.
         """

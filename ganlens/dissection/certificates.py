@@ -9,6 +9,7 @@ independent, so its sums over blocks of images have a t statistic (one-sided) th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ FALSE_DISCOVERIES = 0.05  # share among the labels that are called certain, at m
 CONFIDENCE = 0.95  # of the intervals
 DRAWS = 200  # of the bootstrap
 FEWEST = 8  # blocks; with fewer nothing is certain
-AT_ONCE = 2**24  # numbers
+AT_ONCE = 2**22  # numbers
 TINY = 1e-9
 
 
@@ -79,8 +80,9 @@ class Blocks(NamedTuple):
     @classmethod
     def of(cls, counts: BlockCounts) -> "Blocks":
         counts.close()
-        used = (counts.pixels > 0).nonzero()[:, 0]
-        return cls(*(x[used].cpu().numpy() for x in (counts.above, counts.area, counts.pixels)))
+        arrays = [x.cpu().numpy() for x in (counts.above, counts.area, counts.pixels)]
+        used = arrays[2] > 0
+        return cls(*(arrays if used.all() else [array[used] for array in arrays]))
 
 
 def certify(
@@ -146,20 +148,23 @@ def p_values(cells: Cells, thresholds: slice) -> np.ndarray:
 
     images = cells.images.cpu().numpy().astype(float)
     used = np.flatnonzero(images)
-    on, shown, both = (getattr(cells, name)[used].cpu().numpy().astype(float) for name in ("on", "shown", "both"))
-    images, shape = images[used], (both.shape[1], both.shape[3])
-    least = np.ones(shape)
+    units, count = cells.both.shape[1], cells.both.shape[3]
+    least = np.ones((units, count))
     if len(used) < FEWEST:
         return least
-    usual = shown.sum(0) / images.sum()  # (C, P)
-    levels = range(both.shape[2])[thresholds]
-    for t in levels:
-        habit = on[:, :, t].sum(0) / images.sum()  # (U, P)
+    images, shown = images[used], cells.shown.cpu().numpy()[used].astype(float)  # (B,), (B, C, P)
+    usual, step = shown.sum(0) / images.sum(), max(1, AT_ONCE // (len(used) * count))
+    levels = range(cells.both.shape[2])[thresholds]
+    for t, start in product(levels, range(0, units, step)):
+        some = slice(start, start + step)
+        on, both = (getattr(cells, name)[:, some, t].cpu().numpy()[used].astype(float) for name in ("on", "both"))
+        habit = on.sum(0) / images.sum()  # (u, P)
         expected = images[:, None, None] * (habit @ usual.T)
-        sums = both[:, :, t] - on[:, :, t] @ usual.T - habit @ shown.transpose(0, 2, 1) + expected  # (B, U, C)
+        sums = both - on @ usual.T - habit @ shown.transpose(0, 2, 1) + expected  # (B, u, C)
         spread = sums.std(0, ddof=1) / np.sqrt(len(used))
-        score = np.divide(sums.mean(0), spread, out=np.zeros(shape), where=spread > 1e-9 * np.abs(both).max(initial=1))
-        least = np.minimum(least, stdtr(len(used) - 1, -score))
+        known = spread > 1e-9 * np.abs(both).max(initial=1)
+        score = np.divide(sums.mean(0), spread, out=np.zeros(spread.shape), where=known)
+        least[some] = np.minimum(least[some], stdtr(len(used) - 1, -score))
     return np.where(least >= 0.5, 1.0, np.minimum(least * len(levels), 1.0))
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 import torch
 
-from ganlens.dissection.blocks import FULL_LEVELS, MOST, TAIL_LEVELS, BlockCounts, block_size
-from ganlens.dissection.cells import Cells
+from ganlens.dissection.blocks import FULL_LEVELS, LEAST, MOST, TAIL_LEVELS, BlockCounts, block_size
+from ganlens.dissection.cells import RANKS, Cells
 from ganlens.segmenters.base import Concept
 from ganlens.statistics import (
     BINS,
@@ -85,7 +85,8 @@ def table_bytes(units: int, concepts: Sequence[Concept], rules, quantile: float,
     """How much the joint tables of a layer take."""
     columns = Columns(concepts, within_category).count + 2  # the marginal counts are twice as wide
     bins = tail_bins(quantile) * ("quantile" in rules) + 2 * BINS * bool(set(rules) - {"quantile"})
-    return 4 * units * columns * bins
+    blocks = LEAST * len(FULL_LEVELS) * len({rule == "quantile" for rule in rules})
+    return 4 * units * columns * (bins + blocks + 2 * RANKS)
 
 
 def tail_bins(quantile: float) -> int:

@@ -66,7 +66,7 @@ def test_measures_against_their_definitions():
             assert cells.pearson()[u, c] == pytest.approx(np.corrcoef(r, there)[0, 1], abs=1e-6)
             cosine = (r * there).sum() / np.sqrt((r**2).sum() * there.sum())
             assert cells.cosine()[u, c] == pytest.approx(cosine, abs=1e-6)
-            # 64 steps of activation, where the definition takes as many as there are values
+            # 32 steps of activation, where the definition takes as many as there are values
             assert cells.average_precision()[u, c] == pytest.approx(average_precision(there, r), abs=0.03)
 
 
