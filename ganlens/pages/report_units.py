@@ -60,7 +60,7 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
     if label.interpretable and label.low is not None and not label.certain:
         badges.append(h("span", "maybe by chance", class_="badge doubt"))
     bar = h("i", style=f"width:{100 * label.iou / best:.0f}%")
-    spread = h("small", spread_of(label), title="95 % interval") if label.low is not None else None
+    spread = h("small", f"{label.low:.3f} … {label.high:.3f}", title="95 % interval") if label.low is not None else None
     second = None if then is None else join(then.name, " ", h("small", f"{label.runner_up_iou:.3f}"))
     alone = removed(D, label)
     iou = join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true"))
@@ -86,10 +86,6 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
 def removed(D: Dissection, label: UnitLabel) -> float:
     """What the unit alone removes of its own concept; nan where that is not known."""
     return np.nan if D.effects is None else float(D.effects[label.unit, D.concepts.index(label.concept)])
-
-
-def spread_of(label: UnitLabel) -> str:
-    return f"{label.low:.3f} … {label.high:.3f}"
 
 
 def percent(share: float) -> str:

@@ -1,8 +1,7 @@
 """Units x concepts as one picture: where the IoU is high, one click away from both."""
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ganlens.arguments import close_match
 from ganlens.dissection.result import Dissection
-from ganlens.segmenters.base import Concept, concept_index
+from ganlens.segmenters.base import concept_index, known_as
 from ganlens.widgets.panel import View, source
 
 ORDERS = ("concept", "IoU", "unit", "clustered")
@@ -166,7 +165,7 @@ def tabulate(D: Dissection) -> dict:
     units = neighbours(D.iou)
     return {
         "iou": encode_iou(D.iou).astype("<u2").tobytes(),
-        "names": distinct_names(D.concepts),
+        "names": known_as(D.concepts),
         "categories": [concept.category for concept in D.concepts],
         "best": [D.concepts.index(label.concept) for label in D.labels],
         "interpretable": [label.interpretable for label in D.labels],
@@ -179,12 +178,6 @@ def tabulate(D: Dissection) -> dict:
 def encode_iou(iou):
     """IoU as whole numbers, 0 … 65535."""
     return np.floor(np.multiply(iou, ONE) + 0.5).astype(int)
-
-
-def distinct_names(concepts: Sequence[Concept]) -> list[str]:
-    """Names of concepts as one would write them: with the category where a name occurs twice."""
-    count = Counter(concept.name for concept in concepts)
-    return [c.name if count[c.name] == 1 else f"{c.name}:{c.category}" for c in concepts]
 
 
 def neighbours(iou: np.ndarray) -> list[int]:

@@ -280,11 +280,10 @@ class TestAuto:
             assert (again.n, again.complete) == (D.n, True)
             same(again.certificates, D.certificates)
 
-    def test_never_ends_without_an_end(self, G):
-        """Where labels cannot settle, the last image is the end."""
+    def test_that_nothing_is_there_is_settled_at_once(self, G):
         S = gl.Segmenter.wrap(lambda x: (x[:, 0] * 0).int(), ["nothing"])
         D = gl.dissect(G, S, "layer9", n="auto", progress=False)
-        assert (D.n, D.complete) == (384, True)  # nothing is there, and that is settled
+        assert (D.n, D.complete) == (384, True)
         assert D.settled == 1
 
     def test_what_it_does_not_take(self, G, S):
