@@ -51,6 +51,7 @@ _HOMES = {
     "report": "pages.report",
     "segmentation_distance": "comparisons.segmentation_distance",
     "unit_effects": "effects.single_units",
+    "unit_formulas": "dissection.unit_formulas",
     "unit_gradients": "effects.rankings",
     "where": "effects.context",
 }

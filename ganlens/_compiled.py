@@ -1,4 +1,4 @@
-"""The inner loops of `ganlens.statistics`, compiled by numba. Imported only when something is counted on a CPU.
+"""The inner loops of counting and of searching, compiled by numba. Imported only when something is counted on a CPU.
 
 Each function counts a range of units; threads share the work by units, so no two of them write to the same place.
 """
@@ -270,3 +270,52 @@ def cells_loop(
             for c in range(here.shape[0]):
                 if here[c] != 0:
                     dots[u, c] += np.int64(np.rint(here[c] * 2**20))
+
+
+# ---- the search for formulas, see `ganlens.dissection.formula_search`
+
+
+@compiled
+def fill(regions, a, b, c, one, two, three):
+    """Pixels of the regions of three concepts."""
+    ab, ac, bc = (two[a, b], two[a, c], two[b, c]) if two.size else (0.0, 0.0, 0.0)
+    abc = three[a, b, c] if three.size else 0.0
+    regions[1], regions[2], regions[4] = one[a] - ab - ac + abc, one[b] - ab - bc + abc, one[c] - ac - bc + abc
+    regions[3], regions[5], regions[6], regions[7] = ab - abc, ac - abc, bc - abc, abc
+
+
+@compiled
+def best_of_triples(on, one, two, three, area1, area2, area3, rules):
+    """The highest IoU of formulas of three concepts with a unit that is on at ``on`` pixels: it, concepts, and rule."""
+    best, found = -1.0, (0, 1, 2, 0)
+    there, everywhere = np.zeros(8), np.zeros(8)
+    for a in range(len(one)):
+        for b in range(a + 1, len(one)):
+            for c in range(b + 1, len(one)):
+                fill(there, a, b, c, one, two, three)
+                fill(everywhere, a, b, c, area1, area2, area3)
+                apart = everywhere[3] + everywhere[5] + everywhere[6] + everywhere[7] == 0
+                for m in range(1 if apart else len(rules)):  # where none share a pixel others are simpler formulas
+                    both, area = 0.0, 0.0
+                    for region in range(1, 8):
+                        if rules[m, region]:
+                            both += there[region]
+                            area += everywhere[region]
+                    if both > best * (on + area - both):
+                        best, found = both / (on + area - both), (a, b, c, m)
+    return best, found
+
+
+@compiled
+def best_of_pairs(on, one, two, area1, area2, rules):
+    """The same of two concepts."""
+    best, found = -1.0, (0, 1, 0)
+    for a in range(len(one)):
+        for b in range(a + 1, len(one)):
+            ab, all_ab = (two[a, b], area2[a, b]) if two.size else (0.0, 0.0)
+            for m in range(len(rules)):
+                both = rules[m, 1] * (one[a] - ab) + rules[m, 2] * (one[b] - ab) + rules[m, 3] * ab
+                area = rules[m, 1] * (area1[a] - all_ab) + rules[m, 2] * (area1[b] - all_ab) + rules[m, 3] * all_ab
+                if both > best * (on + area - both):
+                    best, found = both / (on + area - both), (a, b, m)
+    return best, found

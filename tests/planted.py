@@ -171,3 +171,48 @@ def channels(x):
 
 
 COLORS = [(name, name) for name in ("red", "green", "blue")]  # each a category of its own: pixels may be all three
+
+
+class Formulas(nn.Module):
+    """Units that follow formulas of the concepts in two label planes, with noise; the picture shows the planes.
+
+    Cells draw their concepts independently: 1, 2, 3 in the first plane, 4 in the second.
+    """
+
+    holds = (
+        lambda a, b, c, g: a,  # 0, one concept alone
+        lambda a, b, c, g: a | b,  # 1
+        lambda a, b, c, g: a & g,  # 2
+        lambda a, b, c, g: a & ~g,  # 3
+        lambda a, b, c, g: a | b | c,  # 4
+        lambda a, b, c, g: (a | b) & g,  # 5
+        lambda a, b, c, g: g,  # 6, one concept alone
+        lambda a, b, c, g: g & ~g,  # 7, nothing but noise
+    )
+
+    def __init__(self, strength: float = 1.2, side: int = 8):
+        super().__init__()
+        self.layer, self.strength = Between(), strength
+        mix = torch.randn(2 + len(self.holds), Z, side, side, generator=torch.Generator().manual_seed(2))
+        self.register_buffer("mix", 900 * mix)
+
+    def forward(self, z):
+        parts = combine(self.mix, z).double()
+        noise = (parts - parts.floor()).float()  # uniform, and of different cells as good as independent
+        kind = 1 * (noise[:, 0] < 0.5) + 1 * (noise[:, 0] < 0.3) + 1 * (noise[:, 0] < 0.15)  # 1, 2, 3 are 3, 2, 1
+        gold = noise[:, 1] < 0.4
+        masks = [kind == 3, kind == 2, kind == 1, gold]
+        pulled = [self.strength * rule(*masks) for rule in self.holds]
+        r = self.layer(torch.stack(pulled, 1) + noise[:, 2:])
+        shown = torch.stack([kind / 3, gold.float(), r.sum(1) * 0], 1)
+        return 2 * shown - 1
+
+
+def formula_planes(x):
+    """Labels (N, 2, Y, X) of the pictures of `Formulas`: a, b, c; and gold."""
+    kind = (1.5 * (x[:, 0] + 1)).round()
+    first = 1 * (kind == 3) + 2 * (kind == 2) + 3 * (kind == 1)
+    return torch.stack([first, 4 * (x[:, 1] > 0)], 1).long()
+
+
+FORMULA_CONCEPTS = [("a", "thing"), ("b", "thing"), ("c", "thing"), ("gold", "material")]

@@ -461,6 +461,7 @@ MEASURED = {
     "dissect": ((), {"n": 4}, {}),
     "ablation_effect": (("red",), ONE | K | {"to": "zero", "region": None, "curve": False, "inside": False}, NEAR),
     "unit_effects": ((), ONE | {"units": [0], "to": "zero", "sample": None, "known": None}, NEAR),
+    "unit_formulas": ((), {"n": 128, "units": [0, 1], "length": 2, "sample": None, "progress": False}, {}),
     "insertion_effect": (("red",), ONE | K | {"level": 1.0, "patch": 2, "region": None}, NEAR | {"level": LEVELS}),
     "average_causal_effect": (("red",), ONE | K | {"level": 1.0, "patch": 2, "region": None}, NEAR | {"level": LEVELS}),
     "context": (
@@ -545,6 +546,7 @@ def test_dissect(lab, options, other):
     [
         "ablation_effect",
         "unit_effects",
+        "unit_formulas",
         "context",
         "where",
         "paintable",

@@ -13,6 +13,7 @@ import torch
 from ganlens.arguments import as_list, check_integer, check_kind, close_match, short_repr
 from ganlens.dissection import unit_tables as tables
 from ganlens.dissection.certificates import Certificates
+from ganlens.dissection.formulas import Formulas
 from ganlens.dissection.layer_statistics import Counts
 from ganlens.dissection.ranking import KEPT_RANKINGS, UnitLabel, check_control, label_of, merit_for, settled
 from ganlens.dissection.saved import check_flag, check_origin, fields_of, read_archive, write_archive
@@ -61,8 +62,9 @@ class Dissection(Tabular):
         Units marked by hand, see `flag`.
     broken : list of int
         Units that gave NaN or infinity in some image: they match nothing, and count as 0 in that image.
-    effects : array (U, C) or None
-        Share of each concept's pixels that each unit removes alone: set it to ``gl.unit_effects(D)``.
+    effects, formulas : array (U, C) or None, Formulas or None
+        Share of each concept's pixels that each unit removes alone, and units that formulas describe better: set them
+        to ``gl.unit_effects(D)`` and ``gl.unit_formulas(D)``.
     rankings : dict of str to array (U, C)
         What else units can be ranked by, see `keep_ranking`; nan where it is not known.
     painting : dict
@@ -101,6 +103,7 @@ class Dissection(Tabular):
     painting: dict[str, Any] = field(default_factory=dict)
     certificates: Certificates | None = None
     control: np.ndarray | None = None
+    formulas: Formulas | None = None
 
     # ---- numbers
 
@@ -165,7 +168,7 @@ class Dissection(Tabular):
     def interpretable(self) -> list[int]:
         """Numbers of the units that draw a concept: IoU > 0.04 (quantile), IoU > 0.05 and IQR > 0.01 (iqr).
 
-        After `keep_control` the IoU must be higher than that of any unit of the untrained network, too.
+        After `keep_control` it must be higher than that of any unit of the untrained network, too.
         """
         return [label.unit for label in self.labels if label.interpretable]
 
@@ -246,8 +249,7 @@ class Dissection(Tabular):
             raise ValueError(close_match("ranking", by, list(KEPT_RANKINGS), "this dissection"))
         kept = np.array(self.rankings.get(by, np.full(self.iou.shape, np.nan)))
         place = slice(None) if concept is None else concept_index(self.concepts, concept, self.origin["segmenter"])
-        values = as_array("ranking", values)
-        if values.shape != kept[:, place].shape:
+        if (values := as_array("ranking", values)).shape != kept[:, place].shape:
             raise ValueError(f"ranking {by!r} of shape {values.shape}: expected {kept[:, place].shape}")
         kept[:, place] = values
         self.rankings = self.rankings | {by: kept}
@@ -280,8 +282,9 @@ class Dissection(Tabular):
 
     def check_effects(self) -> None:
         """ValueError if ``effects`` is not set, or not for all units."""
-        if self.effects is None or np.shape(self.effects) != self.iou.shape:
-            found = "not set" if self.effects is None else f"of shape {np.shape(self.effects)}, not {self.iou.shape}"
+        shape = None if self.effects is None else np.shape(self.effects)
+        if shape != self.iou.shape:
+            found = f"of shape {shape}, not {self.iou.shape}" if shape else "not set"
             raise ValueError(f"the effects of the units are {found}; measure them: D.effects = gl.unit_effects(D)")
 
     # ---- pictures
@@ -318,10 +321,8 @@ class Dissection(Tabular):
         ----------
         unit : int
             Which unit.
-        name : {"artifact", "favourite"}
-            Which mark.
-        flagged : bool
-            Whether it is set.
+        name, flagged : {"artifact", "favourite"}, bool
+            Which mark, and whether it is set.
         """
         self.check_units([unit])
         check_flag(name)
@@ -359,8 +360,6 @@ class Dissection(Tabular):
 
     def _repr_html_(self) -> str:
         return tables.html_of(self)
-
-    # ---- files
 
     def save(self, path: str | Path) -> None:
         """Write everything but the live objects to an ``.npz`` file, whole or not at all."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from ganlens.arguments import MOST_IMAGES, MOST_LETTERS, close_match, short_repr
 from ganlens.dissection.certificates import Certificates
+from ganlens.dissection.formulas import Formulas, UnitFormula
 from ganlens.dissection.layer_statistics import RULES
 from ganlens.dissection.ranking import KEPT_RANKINGS
 from ganlens.files import arrays_to_bytes, read_arrays, with_header, write_atomically
@@ -70,6 +71,7 @@ def header_of(D: "Dissection") -> dict:
     settings = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
     painting = {name: value for name, value in D.painting.items() if name not in PAINTING}
     settings |= {"painting": painting} if painting else {}
+    settings |= {"formulas": D.formulas.state()} if D.formulas else {}
     return {"format": FORMAT, "concepts": [list(c) for c in D.concepts], **settings}
 
 
@@ -100,7 +102,8 @@ def fields_of(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     painting = header.get("painting", {})
     painting |= {name: arrays[f"painting_{name}"] for name in PAINTING if painting}
     fields |= {"concepts": concepts, "rankings": rankings, "effects": arrays.get("effects")}
-    fields |= {"control": arrays.get("control")}
+    formulas = header.get("formulas")
+    fields |= {"control": arrays.get("control"), "formulas": Formulas.from_state(formulas) if formulas else None}
     known = [arrays[f"certificate_{name}"] for name in Certificates.names if f"certificate_{name}" in arrays]
     return fields | {"painting": painting, "certificates": Certificates(*known) if known else None}
 
@@ -203,6 +206,7 @@ def check_parts(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> None
     check_flags(path, header["flags"], sizes["U"])
     check_certificates(path, arrays)
     check_painting(path, header.get("painting", {}), arrays)
+    check_formulas(path, header.get("formulas"), sizes["U"])
     check_values(path, header, arrays)
     if not are_units(header["broken"], sizes["U"]):
         raise ValueError(f"{path} is damaged: its broken units are no list of units 0 … {sizes['U'] - 1}")
@@ -228,6 +232,26 @@ def check_painting(path: Path, settings: dict, arrays: Mapping[str, np.ndarray])
     plain = isinstance(settings, dict) and all(isinstance(value, int | float | str) for value in settings.values())
     if not plain or bool(settings) != bool(there) or len(there) not in (0, len(PAINTING)):
         raise ValueError(f"{path} is damaged: what can be painted")
+
+
+def check_formulas(path: Path, state, count: int) -> None:
+    """ValueError if the formulas of a file are not those of units among ``count``."""
+    if state is None:
+        return
+    fit = isinstance(state, dict) and {*state} == {"n", "units", "found"} and isinstance(state["found"], list)
+    fit = fit and is_whole(state["n"]) and is_whole(state["units"]) and all(map(is_formula, state["found"]))
+    if not fit or not are_units([one[0] for one in state["found"]], count):
+        raise ValueError(f"{path} is damaged: its formulas are none of units 0 … {count - 1}")
+
+
+def is_formula(row) -> bool:
+    """Whether a row holds a number of a unit, texts and finite numbers, as a `UnitFormula` does."""
+    if not isinstance(row, list) or len(row) != len(UnitFormula._fields):
+        return False
+    texts = [value for value, kind in zip(row, UnitFormula.__annotations__.values(), strict=True) if kind is str]
+    rest = [value for value, kind in zip(row, UnitFormula.__annotations__.values(), strict=True) if kind is float]
+    plain = all(is_text(text) and 0 < len(text) <= 4 * MOST_LETTERS and text.isprintable() for text in texts)
+    return plain and all(type(value) is float and np.isfinite(value) for value in rest)
 
 
 def check_flags(path: Path, flags: dict, count: int) -> None:

@@ -27,7 +27,15 @@ def describe(D: "Dissection", unit: int) -> str:
         words = f"Unit {unit} goes best with {name} {numbers}, no better than units of an untrained network do."
     else:
         words = f"Unit {unit} goes best with {name} {numbers}, too weakly to be called interpretable."
-    return words + effect_of(D, unit)
+    return words + formula_of(D, unit) + effect_of(D, unit)
+
+
+def formula_of(D: "Dissection", unit: int) -> str:
+    """The formula that goes with it better than one concept, where formulas were searched."""
+    found = D.formulas.of(unit) if D.formulas else None
+    if found is None:
+        return ""
+    return f" Closer: {found.formula} (IoU {found.iou:.2f}, {found.concept} alone {found.concept_iou:.2f}; certain)."
 
 
 def effect_of(D: "Dissection", unit: int) -> str:

@@ -30,9 +30,18 @@ def rows_of(D: "Dissection") -> list[dict]:
             "threshold": float(thresholds[label.unit]),
             "on": float(achieved[label.unit]),
             "top_seed": int(D.top[label.unit, 0]),
+            **formula_of(D, label.unit),
         }
         for label in D.labels
     ]
+
+
+def formula_of(D: "Dissection", unit: int) -> dict:
+    """The formula that goes with a unit better than one concept, and its IoU; none where they were not searched."""
+    if D.formulas is None:
+        return {}
+    found = D.formulas.of(unit)
+    return {"formula": found.formula if found else "", "formula_iou": round(found.iou, 6) if found else 0.0}
 
 
 def certificate_of(D: "Dissection", unit: int, concept: int) -> dict:

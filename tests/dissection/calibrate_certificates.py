@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 import ganlens as gl
-from ganlens.dissection.certificates import Certificates, certify
+from ganlens.dissection.certificates import certify
 from ganlens.dissection.layer_statistics import Columns, Tally, scales_of
 from ganlens.dissection.passes import PILOT
 from ganlens.statistics import Areas
@@ -28,7 +28,7 @@ AT_ONCE = 8
 
 
 def certified(features: torch.Tensor, labels: torch.Tensor, concepts: int, rule: str = "quantile", quantile=0.01):
-    """IoU and certificates of features (N, U, H, W) and labels (N, h, w), 0 for none, counted as a pass does."""
+    """Counts and certificates of features (N, U, H, W) and labels (N, h, w), 0 for none, counted as a pass does."""
     columns = Columns([gl.Concept(str(c), "thing") for c in range(concepts)], False)
     planes, size = columns.of(labels[:, None]), (labels.shape[1], labels.shape[2])
     scales = scales_of(list(features[:PILOT]), size, [rule], quantile)
@@ -45,7 +45,7 @@ def certified(features: torch.Tensor, labels: torch.Tensor, concepts: int, rule:
     blocks = tally.tail_blocks if rule == "quantile" else tally.odd_blocks
     chosen = quantile if rule == "quantile" else None
     found = certify(blocks, tally.cells, slice(None), columns, reading, chosen)
-    return reading.overlap / (reading.on + reading.area - reading.overlap), found
+    return reading, found
 
 
 # ---- labels of other images
@@ -121,20 +121,22 @@ def planted(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(noise + pulls).float(), torch.from_numpy(labels)
 
 
-def planted_iou(quantile: float = 0.01) -> np.ndarray:
-    """IoU (U,) of each unit with its own concept, exactly."""
-    spread, found = np.hypot(1, SHARED), []
-    for f in FREQUENCIES:
-        for s in STRENGTHS:
+PLANTED = tuple((f, s) for f in FREQUENCIES for s in STRENGTHS)  # frequency of its concept, strength, of each unit
 
-            def above(level: float, s=s, f=f) -> tuple[float, float]:
-                inside = f * ndtr((s - level) / spread)
-                return inside, inside + (1 - f) * ndtr(-level / spread)
 
-            level = brentq(lambda level, above=above: above(level)[1] - quantile, -20, 20)
-            both, on = above(level)
-            found.append(both / (on + f - both))
-    return np.array(found)
+def above(level: float, f: float, s: float) -> tuple[float, float]:
+    """Share of the pixels that have a planted unit above a level and its concept, and that have it above at all."""
+    spread = np.hypot(1, SHARED)
+    inside = f * ndtr((s - level) / spread)
+    return inside, inside + (1 - f) * ndtr(-level / spread)
+
+
+def planted_iou(levels: np.ndarray | None = None, quantile: float = 0.01) -> np.ndarray:
+    """IoU (U,) of each unit with its own concept, exactly: at given levels (U,), or those that a quantile exceeds."""
+    if levels is None:
+        levels = np.array([brentq(lambda x, f=f, s=s: above(x, f, s)[1] - quantile, -20, 20) for f, s in PLANTED])
+    pairs = [above(level, f, s) for level, (f, s) in zip(levels, PLANTED, strict=True)]
+    return np.array([both / (on + f - both) for (both, on), (f, _) in zip(pairs, PLANTED, strict=True)])
 
 
 def own(array: np.ndarray) -> np.ndarray:
@@ -154,18 +156,20 @@ def found_again(repetitions: int = 20, n: int = N) -> None:
 # ---- intervals
 
 
-def coverage(samples: Iterator[tuple[np.ndarray, Certificates]], truth: np.ndarray, pick=lambda x: x) -> np.ndarray:
-    """Share of the samples whose interval holds the truth, for each entry of it."""
-    inside = [(pick(c.low) <= truth) & (truth <= pick(c.high)) for _, c in samples]
-    return np.mean(inside, 0)
+def coverage(rule: str, repetitions: int, n: int) -> np.ndarray:
+    """Share of the samples whose interval holds the IoU, at the threshold that was chosen if one was, by unit."""
+    told, fixed, inside = planted_iou() > 0.02, planted_iou(), []
+    for seed in range(repetitions):
+        reading, found = certified(*planted(n, seed), 2, rule)
+        truth = fixed if rule == "quantile" else planted_iou(own(reading.thresholds_by_concept))
+        inside.append(np.where(own(reading.valid), (own(found.low) <= truth) & (truth <= own(found.high)), np.nan))
+    return np.nanmean(np.array(inside)[:, told], 0)
 
 
-def covered(repetitions: int = 400, n: int = N, rules=("quantile",)) -> None:
+def covered(repetitions: int = 400, n: int = N, rules=("quantile", "iqr", "iou")) -> None:
     """Print how often the intervals of planted units hold their IoU."""
-    truth = planted_iou()
     for rule in rules:
-        samples = (certified(*planted(n, seed), 2, rule) for seed in range(repetitions))
-        share = coverage(samples, truth, own)[truth > 0.02]
+        share = coverage(rule, repetitions, n)
         words = f"{share.mean():.4f} of the intervals hold the truth ({share.min():.3f} to {share.max():.3f} by unit)"
         print(f"covered, {rule}: {words}, {repetitions} repetitions", flush=True)
 
@@ -181,15 +185,16 @@ def pool(repetitions: int = 400, n: int = N, size: int = 50_000, k: int = 24) ->
         parts.append((features[:, units].half(), labels.to(torch.int8)))
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     at = np.arange(k), np.array(concepts)
-    truth = certified(features, labels.int(), len(S.concepts))[0][at]
+    every = certified(features.float(), labels.int(), len(S.concepts))[0]
+    truth = (every.overlap / (every.on + every.area - every.overlap))[at]
     random = np.random.default_rng(0)
 
-    def samples() -> Iterator[tuple[np.ndarray, Certificates]]:
-        for _ in range(repetitions):
-            some = random.choice(size, n, replace=False)
-            yield certified(features[some], labels[some].int(), len(S.concepts))
-
-    share = coverage(samples(), truth, lambda array: array[at])
+    inside = []
+    for _ in range(repetitions):
+        some = random.choice(size, n, replace=False)
+        found = certified(features[some].float(), labels[some].int(), len(S.concepts))[1]
+        inside.append((found.low[at] <= truth) & (truth <= found.high[at]))
+    share = np.mean(inside, 0)
     words = f"{share.mean():.4f} of the intervals hold the truth ({share.min():.3f} to {share.max():.3f} by unit)"
     print(f"pool of {size:,}: {words}, {repetitions} repetitions", flush=True)
 

@@ -35,6 +35,7 @@ def saved(small, tmp_path):
 
 
 OTHERS = {"concepts", "levels", "generator", "segmenter", "effects", "rankings", "painting", "certificates", "control"}
+OTHERS |= {"formulas"}
 
 
 def assert_equal(a: gl.Dissection, b: gl.Dissection):
@@ -47,6 +48,7 @@ def assert_equal(a: gl.Dissection, b: gl.Dissection):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     np.testing.assert_equal(a.painting, b.painting)
     np.testing.assert_equal(a.control, b.control)
+    assert (a.formulas and a.formulas.state()) == (b.formulas and b.formulas.state())
     for name in a.certificates.names:
         np.testing.assert_array_equal(getattr(a.certificates, name), getattr(b.certificates, name), err_msg=name)
     assert a.levels.state().keys() == b.levels.state().keys()
