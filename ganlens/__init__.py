@@ -49,6 +49,7 @@ _HOMES = {
     "plots": "plots",
     "replay": "recipe",
     "report": "pages.report",
+    "sanity_checks": "dissection.sanity",
     "segmentation_distance": "comparisons.segmentation_distance",
     "unit_effects": "effects.single_units",
     "unit_formulas": "dissection.unit_formulas",

@@ -7,6 +7,7 @@ from ganlens.comparisons.side_by_side import compare as compare
 from ganlens.comparisons.unit_matches import match_units as match_units
 from ganlens.dissection.dissect import dissect as dissect
 from ganlens.dissection.result import Dissection as Dissection
+from ganlens.dissection.sanity import sanity_checks as sanity_checks
 from ganlens.dissection.unit_formulas import unit_formulas as unit_formulas
 from ganlens.effects.ablation import ablation_effect as ablation_effect
 from ganlens.effects.accuracy import class_accuracy as class_accuracy

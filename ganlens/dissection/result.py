@@ -275,10 +275,10 @@ class Dissection(Tabular):
         self.control = untrained.iou.max(0)
         vars(self).pop("labels", None)
 
-    def describe(self, unit: int) -> str:
-        """One sentence about a unit: its label, how sure that is, and what goes when it is off, if measured."""
+    def describe(self, unit: int, context: Any = None) -> str:
+        """What a unit draws, how sure that is, what goes when it is off; with a `gl.context`, where it draws, too."""
         self.check_units([unit])
-        return describe(self, int(unit))
+        return describe(self, int(unit), context)
 
     def check_effects(self) -> None:
         """ValueError if ``effects`` is not set, or not for all units."""

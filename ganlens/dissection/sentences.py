@@ -1,8 +1,10 @@
 """One honest sentence about a unit, made of what was measured and of nothing else."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ganlens.arguments import first_few, short_repr
 
 if TYPE_CHECKING:
     from ganlens.dissection.result import Dissection
@@ -10,8 +12,8 @@ if TYPE_CHECKING:
 LEAST = 0.005  # share of a concept's pixels; less is none
 
 
-def describe(D: "Dissection", unit: int) -> str:
-    """What a unit is on for, how sure that is, and what goes when it is switched off, as far as it was measured."""
+def describe(D: "Dissection", unit: int, context: Any = None) -> str:
+    """What a unit is on for, how sure that is, what goes when it is switched off, and where it draws, if measured."""
     label = D.labels[unit]
     name, known = label.concept.name, label.low is not None
     if unit in D.broken:
@@ -27,7 +29,19 @@ def describe(D: "Dissection", unit: int) -> str:
         words = f"Unit {unit} goes best with {name} {numbers}, no better than units of an untrained network do."
     else:
         words = f"Unit {unit} goes best with {name} {numbers}, too weakly to be called interpretable."
-    return words + formula_of(D, unit) + effect_of(D, unit)
+    return words + formula_of(D, unit) + effect_of(D, unit) + where_of(D, unit, context)
+
+
+def where_of(D: "Dissection", unit: int, context: Any) -> str:
+    """Where it draws, by a `ganlens.context` in which it was switched on."""
+    if context is None:
+        return ""
+    edit = getattr(context, "edit", None)
+    if edit is None or not hasattr(context, "sentence"):
+        raise ValueError(f"context={short_repr(context)}: expected a Context, as gl.context returns it")
+    if edit.layer != D.layer or unit not in edit.units:
+        raise ValueError(f"the context is that of units {first_few(edit.units)} of {edit.layer}, without unit {unit}")
+    return f" {context.sentence()}"
 
 
 def formula_of(D: "Dissection", unit: int) -> str:

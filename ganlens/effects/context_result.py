@@ -219,6 +219,25 @@ class Context(Tabular):
         head = f"  {'there before':<16} {names}  trials"
         return "\n".join([title, head, *map(line, self.rows())])
 
+    def sentence(self) -> str:
+        """Where the concept comes, and where not, in words; up to three places each are named.
+
+        It comes where at least 5 % of a cell are gained and the interval of that lies above what random units bring; it
+        does not where the interval lies below a fifth of the highest gain.
+        """
+        rows = [row for row in self.rows() if row["images"] > 1 and row["before"] != self.concept.name]
+        best = max((row["gained"] for row in rows), default=0)
+        least = 0.05 * self.size[0] * self.size[1] / (self.grid[0] * self.grid[1])
+        comes = [row for row in rows if row["gained"] >= least and row["low"] > max(0, np.nan_to_num(row["random"]))]
+        never = [row for row in rows[::-1] if row["high"] < best / 5]
+        there, not_there = (listed([row["before"] for row in some[:3]]) for some in (comes, never))
+        count, name = len(self.edit.units), self.concept.name
+        others = {1: "", 2: " with another one"}.get(count, f" with {count - 1} others")
+        start = f"Switched on in one cell{others}"
+        if not comes:
+            return f"{start}, it brings no {name} to speak of."
+        return f"{start}, it brings {name} where {there} was{f', not where {not_there} was' if never else ''}."
+
     # ---- files
 
     def save(self, path: str | Path) -> None:
@@ -295,3 +314,8 @@ def with_interval(mean: float, low: float, high: float) -> str:
 def on_all_cells(values: np.ndarray, grid: tuple[int, int], stride: int) -> np.ndarray:
     """Values (…, R, Q) of the cells that were tried as values of all cells (…, H, W)."""
     return values.repeat(stride, -2).repeat(stride, -1)[..., : grid[0], : grid[1]]
+
+
+def listed(names: list[str]) -> str:
+    """Names as in a sentence."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -58,6 +58,17 @@ def C(D):
     return context(D, "flower", [0], n=30, progress=False)
 
 
+def test_sentence(C, D):
+    assert C.sentence() == "Switched on in one cell, it brings flower where grass was, not where nothing was."
+    assert D.describe(0, context=C).endswith(C.sentence())
+    with pytest.raises(ValueError, match="without unit 3"):
+        D.describe(3, context=C)
+    with pytest.raises(ValueError, match="expected a Context"):
+        D.describe(0, context="flower")
+    nowhere = context(D, "flower", [4, 5], n=30, progress=False)
+    assert nowhere.sentence() == "Switched on in one cell with another one, it brings no flower to speak of."
+
+
 @pytest.fixture(scope="module")
 def lattice():
     G = Generator.wrap(Lattice(), 4, layers=["layer"])
