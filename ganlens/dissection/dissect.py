@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-from ganlens.arguments import MOST_IMAGES, check_kind, first_few
+from ganlens.arguments import MOST_IMAGES, check_kind, first_few, short_repr
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
 from ganlens.dissection.half_precision import keeps_concepts
 from ganlens.dissection.layer_statistics import RULES, table_bytes
@@ -85,6 +85,7 @@ def dissect(
     executor: Executor | None = None,
     shards: int | None = None,
     half: bool = False,
+    watch: Callable | None = None,
 ) -> "Dissection | dict":
     """Find out what the units of a layer draw.
 
@@ -143,6 +144,10 @@ def dissect(
         processor has it. It is tried on the first 64 images; where it changes the concept of any unit, a warning says
         so and float32 is taken. ``origin["precision"]`` says what was.
 
+    watch : callable, optional
+        Called with what was found so far, in the form that is returned, and whether that is all: after 384, 512, 768,
+        1,024, 1,536 … images, and at the end. `UnitGallery.live` opens a gallery that shows labels as they settle.
+
     Returns
     -------
     Dissection, or a dict
@@ -171,11 +176,12 @@ def dissect(
     names = as_names("layers", layers, f"names of layers; {generator.name} has {', '.join(generator.layers)}")
     auto = isinstance(n, str) and n == "auto"
     n = min(MOST_AUTO, getattr(generator, "count", None) or MOST_AUTO) if auto else n
-    if auto and executor is not None:
-        raise ValueError('n="auto" looks at the images in turn, and takes no executor; give a number')
+    if (auto or watch is not None) and executor is not None:
+        what = 'n="auto"' if auto else "watch"
+        raise ValueError(f"{what} looks at the images in turn, and takes no executor; leave one of them out")
     rules = as_names("rule", rule, f"one or more of {', '.join(RULES)}")
     check_arguments(generator, names, n, rules, quantile, sample, batch_size, top)
-    check_work(batch_size, memory, executor, shards, half)
+    check_work(batch_size, memory, executor, shards, half, watch)
     if isinstance(generator, Generator):
         for layer in names:
             check_alignment(generator, layer)
@@ -183,15 +189,30 @@ def dissect(
     question = Question(tuple(names), tuple(rules), *plain, half, auto)
     batch = batch_size or batch_for(generator, segmenter, question, memory)
     pass_ = Pass(generator, segmenter, question, batch)
+    given = layers, rule
+
+    def look(pass_: Pass) -> None:
+        if watch is not None:
+            watch(found_by(pass_, *given, complete=False), False)
+
     with open_checkpoint(checkpoint, cache, generator, segmenter, question) as file:
-        complete = look_at_sample(pass_, file, executor, shards, progress)
+        complete = look_at_sample(pass_, file, executor, shards, progress, None if watch is None else look)
     if not complete:
         words = f"interrupted after {pass_.seen:,} of {n:,} images: the dissection is a part of what was asked for"
         warnings.warn(words, IncompleteWarning, stacklevel=2)
     warn_of_broken(pass_)
-    origin = origin_of(pass_)
+    found = found_by(pass_, *given, complete)
+    if watch is not None:
+        watch(found, True)
+    return found
+
+
+def found_by(pass_: Pass, layers, rule, complete: bool) -> "Dissection | dict":
+    """What a pass found: by layer and rule where sequences of these were asked for."""
+    question, origin = pass_.question, origin_of(pass_)
     by_layer: dict[str, Any] = {
-        layer: {r: dissection_of(pass_, layer, r, origin, complete) for r in rules} for layer in names
+        layer: {r: dissection_of(pass_, layer, r, origin, complete) for r in question.rules}
+        for layer in question.layers
     }
     if isinstance(rule, str):
         by_layer = {layer: by_rule[rule] for layer, by_rule in by_layer.items()}
@@ -243,10 +264,14 @@ def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, t
         raise ValueError(f"n={n}, sample={sample}: {have}; give sample=0 and n={generator.count} or fewer")
 
 
-def check_work(batch_size, memory, executor, shards, half) -> None:
+def check_work(batch_size, memory, executor, shards, half, watch) -> None:
     if batch_size is not None and memory is not None:
         raise ValueError("batch_size and memory were both given; give one of them")
     check_executor(executor, shards)
+    if not (watch is None or callable(watch)):
+        raise ValueError(
+            f"watch={short_repr(watch)}: expected something that can be called, such as UnitGallery.live()"
+        )
     if not isinstance(half, bool):
         raise ValueError(f"half={half!r}: expected True or False")
 
@@ -287,9 +312,9 @@ def open_checkpoint(checkpoint, cache, generator, segmenter, question: Question)
 
 
 def look_at_sample(
-    pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress
+    pass_: Pass, file: Checkpoint | None, executor: Executor | None, shards: int | None, progress, look
 ) -> bool:
-    """Look at all images that the file does not know; False if interrupted before the end."""
+    """Look at all images that the file does not know; False if interrupted before the end. `look` sees the stages."""
     seeds = pass_.question.seeds
     state = file.load() if file else None
     with interrupt_between_steps() as interrupted:
@@ -304,11 +329,11 @@ def look_at_sample(
             if file:
                 file.save(pass_.state())  # now it turns out whether that can be done
         if pass_.seen < len(seeds) and not is_settled(pass_):
-            look_at_the_rest(pass_, file, executor, shards, progress, interrupted)
+            look_at_the_rest(pass_, file, executor, shards, progress, interrupted, look)
     return pass_.seen == len(seeds) or is_settled(pass_)
 
 
-def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted) -> None:
+def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, progress, interrupted, look) -> None:
     """Look at all images that were not looked at, until interrupted."""
     seeds, known = pass_.question.seeds, pass_.seen
     with progress_bar(progress, len(seeds), "dissect") as done:
@@ -329,9 +354,11 @@ def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, pro
                 file.try_to_save(pass_.state())
 
         if executor is None:
-            for part in pass_.question.stages:
+            for part in pass_.question.stages if look or pass_.question.auto else [seeds]:
                 if not pass_.run(part, after, keep) or is_settled(pass_):
                     break
+                if look and len(part) < len(seeds):
+                    look(pass_)
         else:
             run_on(executor, pass_, shards, after, keep, interrupted)
         keep(pass_)
@@ -340,7 +367,7 @@ def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, pro
 
 def is_settled(pass_: Pass) -> bool:
     """Whether a dissection that may end by itself has come to a stage at which all layers are settled, by all rules."""
-    if pass_.seen not in map(len, pass_.question.stages[:-1]):
+    if not pass_.question.auto or pass_.seen not in map(len, pass_.question.stages[:-1]):
         return False
     pairs = [(layer, rule) for layer in pass_.question.layers for rule in pass_.question.rules]
     return all(dissection_of(pass_, *pair, origin_of(pass_)).settled >= SETTLED for pair in pairs)

@@ -50,8 +50,8 @@ class Question:
 
     @property
     def stages(self) -> list[range]:
-        """Ever larger parts of the sample, after each of which it may end; if it may not, the sample alone."""
-        sizes = [384, 512, 768, 1024, 1536, 2048, 3072] if self.auto else []
+        """Ever larger parts of the sample, after each of which it may end, or be looked at."""
+        sizes = [384, 512, 768, 1024, 1536, 2048, 3072]
         return [self.seeds[:size] for size in sizes if size < self.n] + [self.seeds]
 
 

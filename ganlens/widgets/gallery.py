@@ -1,13 +1,15 @@
 """All units of a layer with their labels and top images: sort, filter, select, flag, look closer."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import traitlets
+from IPython.display import display
 from PIL import Image, ImageDraw, ImageFont
 
 from ganlens.arguments import close_match
@@ -17,7 +19,7 @@ from ganlens.dissection.saved import FLAGS
 from ganlens.dissection.unit_tables import spread_of
 from ganlens.images import encode
 from ganlens.segmenters.base import Concept, known_as
-from ganlens.widgets.panel import View, source
+from ganlens.widgets.panel import View, as_dissections, source
 from ganlens.widgets.thumbnails import closeups, kept_strips, strips
 
 SORTS = ("iou", "unit", "label", "concept")
@@ -116,6 +118,39 @@ class UnitGallery(View):
         filters = {"search": search, "minimum": minimum, "interpretable_only": interpretable_only}
         filters |= {"certain_only": certain_only}
         super().__init__(dissections, sort=sort, **filters)
+
+    @classmethod
+    def live(cls, **options) -> Callable:
+        """For ``gl.dissect(…, watch=gl.UnitGallery.live())``: a gallery that shows labels as they settle.
+
+        It opens when labels are first known, and gets pictures when the dissection is done; ``options`` are those of a
+        gallery.
+        """
+        opened: list[UnitGallery] = []
+
+        def watch(found: Dissection | Mapping[str, Dissection], done: bool) -> None:
+            by_layer = as_dissections(found)
+            if not done:  # the generator is at work
+                by_layer = {layer: replace(D, generator=None) for layer, D in by_layer.items()}
+            if not opened:
+                opened.append(cls(by_layer, **options))
+                display(opened[0])
+            opened[0].update(by_layer, "" if done else so_far(by_layer))
+
+        return watch
+
+    def update(self, dissections: Dissection | Mapping[str, Dissection], note: str = "") -> None:
+        """Show newer dissections of the same layers, under a note; what is chosen, sorted and filtered stays."""
+        newer = self.accept(dissections)
+        if {*newer} != {*self.dissections} or any(
+            D.iou.shape != newer[layer].iou.shape for layer, D in self.dissections.items()
+        ):
+            raise ValueError(f"dissections of {', '.join(newer)}; expected {', '.join(self.dissections)}, made alike")
+        with self.lock:
+            self.dissections = newer
+            table = tabulate(self.D, self.k)
+            self.flags, self.table = self.D.flags, table | {"note": note or table["note"]}
+        self.keep_picture()
 
     # ---- state
 
@@ -255,6 +290,12 @@ def tabulate(D: Dissection, k: int) -> dict:
         "segmented": D.segmenter is not None,
         "note": "" if generator else NO_IMAGES,
     }
+
+
+def so_far(by_layer: Mapping[str, Dissection]) -> str:
+    """How far dissections are that go on."""
+    n, settled = max(D.n for D in by_layer.values()), min(D.settled for D in by_layer.values())
+    return f"{n:,} images so far: {settled:.0%} of the labels are settled. Pictures come with the last image."
 
 
 def numbers(D: Dissection, unit: int) -> dict:

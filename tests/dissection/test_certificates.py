@@ -284,9 +284,25 @@ class TestAuto:
         assert (D.n, D.complete) == (384, True)
         assert D.settled == 1
 
+    @pytest.mark.parametrize("n", [600, "auto"])
+    def test_somebody_watches(self, G, S, n):
+        seen = []
+        D = gl.dissect(G, S, "layer3", n=n, watch=lambda D, done: seen.append((D, done)), progress=False)
+        *stages, (last, done) = seen
+        assert (last is D, done) == (True, True)
+        assert [part.n for part, _ in stages] == [size for size in (384, 512, 768, 1024, 1536, 2048) if size < D.n]
+        assert not any(done or part.complete for part, done in stages)
+        alone = gl.dissect(G, S, "layer3", n=384, progress=False)
+        np.testing.assert_array_equal(stages[0][0].iou, alone.iou)
+        np.testing.assert_array_equal(D.iou, gl.dissect(G, S, "layer3", n=D.n, progress=False).iou)
+
     def test_what_it_does_not_take(self, G, S):
         with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="takes no executor"):
             gl.dissect(G, S, "layer9", n="auto", executor=pool)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="watch looks at the images in turn"):
+            gl.dissect(G, S, "layer9", watch=print, executor=pool)
+        with pytest.raises(ValueError, match="expected something that can be called"):
+            gl.dissect(G, S, "layer9", watch="gallery")
         with pytest.raises(ValueError, match="n=many"):
             gl.dissect(G, S, "layer9", n="many")
 

@@ -640,3 +640,17 @@ class TestInJupyterLab:
         assert painted.gallery.locator("[aria-label^=Search]").input_value() == category
         assert painted.unit(unit).get_attribute("aria-selected") == "true"
         assert painted.unit(unit).locator("img").count() == 1
+
+
+class TestUpdate:
+    def test_what_is_chosen_stays(self, G, S):
+        first, second = (gl.dissect(G, S, "layer4", n=n, progress=False) for n in (32, 64))
+        gallery = gl.UnitGallery(first, minimum=0.05)
+        gallery.concept, gallery.units = "tree", (3, 7)
+        gallery.update(second)
+        assert gallery.D is second
+        assert (gallery.concept, gallery.units, gallery.minimum) == ("tree", (3, 7), 0.05)
+        assert gallery.table["iou"] == (second.iou * 65535).round().astype("<u2").tobytes()
+        with pytest.raises(ValueError, match="expected layer4"):
+            gallery.update(gl.dissect(G, S, "layer5", n=8, progress=False))
+        gallery.close()
