@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from ganlens.markup import h
 from ganlens.tables import Tabular, html_table, text_table
+
+SHOWN = 12  # formulas in a table on the screen
 
 
 class UnitFormula(NamedTuple):
@@ -95,12 +98,18 @@ class Formulas(Tabular):
                 "gain": f"{one.gain:.3f}",
                 "95 %": f"{one.low:.3f} … {one.high:.3f}",
             }
-            for one in self.found
+            for one in self.found[:SHOWN]
         ]
 
+    @property
+    def more(self) -> str:
+        """That the table is longer, if it is."""
+        return f"… and {len(self.found) - SHOWN} more; .table() has all" if len(self.found) > SHOWN else ""
+
     def __repr__(self) -> str:
-        return f"{self.title}\n{text_table(self.lines())}" if self.found else self.title
+        return "\n".join(filter(None, [self.title, text_table(self.lines()) if self.found else "", self.more]))
 
     def _repr_html_(self) -> str:
         lines = self.lines()
-        return html_table(self.title, {head: [line[head] for line in lines] for head in lines[0]} if lines else {})
+        table = html_table(self.title, {head: [line[head] for line in lines] for head in lines[0]} if lines else {})
+        return table + h("p", self.more) if self.more else table

@@ -52,7 +52,7 @@ def unit_formulas(
     units : sequence of int, optional
         All units by default.
     n : int, optional
-        Number of images, at least 128; by default as many as the dissection saw.
+        Number of images, at least 128, rounded up to eights; by default as many as the dissection saw.
     length : int
         Most concepts in a formula, up to 3.
     sample : int, optional
