@@ -45,6 +45,7 @@ _HOMES = {
     "match_units": "comparisons.unit_matches",
     "minimal_units": "effects.minimal_units",
     "optimize_units": "effects.optimization",
+    "painting_page": "pages.painting_page",
     "paintable": "effects.paintable",
     "plots": "plots",
     "replay": "recipe",

@@ -32,6 +32,7 @@ from ganlens.models.classifier import Classifier as Classifier
 from ganlens.models.editing import Edit as Edit
 from ganlens.models.editing import ablate as ablate
 from ganlens.models.editing import insert as insert
+from ganlens.pages.painting_page import painting_page as painting_page
 from ganlens.pages.report import report as report
 from ganlens.recipe import Recipe as Recipe
 from ganlens.recipe import replay as replay
