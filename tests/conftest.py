@@ -68,3 +68,18 @@ def untouched():
             assert "forward" not in vars(module)
             assert not module._forward_hooks
             assert not module._forward_pre_hooks
+
+
+@pytest.fixture(scope="session")
+def pictures(request):
+    """Where screenshots are kept, to be looked at."""
+    made = request.config.rootpath / "test-results"
+    made.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tree_cells(G, S):
+    """The cells of image 33 where its tree is."""
+    labels = S.labels(G.generate([33]))[0, 0] == S.index("tree") + 1
+    return (labels.reshape(8, 8, 8, 8).float().mean((1, 3)) > 0.3).flatten().nonzero().flatten().tolist()

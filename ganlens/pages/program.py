@@ -90,7 +90,7 @@ class Program:
     def transposed_convolution(self, x, weight, bias, stride, padding, depthwise: bool, shape) -> int:
         """A transposed convolution by a weight (C, U, kh, kw): one convolution for each place of the output's grid.
 
-        Output y = s i + a reads the inputs i + (a + p) // s - m by the taps (a + p) % s + s m (Dumoulin and Visin, 2016).
+        Output s i + a reads inputs i + (a + p) // s - m by taps (a + p) % s + s m (Dumoulin and Visin, 2016).
         """
         taps = [
             [phase(a, k, s, p) for a in range(s)] for k, s, p in zip(weight.shape[2:], stride, padding, strict=True)
@@ -174,6 +174,7 @@ class Program:
             "rsqrt": x.rsqrt,
             "sqrt": x.sqrt,
             "square": x.square,
+            "reciprocal": x.reciprocal,
             "mean": lambda: x.mean(1, keepdim=True),
             "clamp": lambda: x.clamp(step["low"], step["high"]),
             "add": lambda: x + given[1],

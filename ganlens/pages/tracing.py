@@ -184,6 +184,8 @@ class Recorder(TorchDispatchMode):
         limits = {"low": -3e38 if low is None else float(low), "high": 3e38 if high is None else float(high)}
         return self.program.step("clamp", [self.number(args[0])], shape, **limits)
 
+    write_hardtanh = write_clamp
+
     def write_pow(self, args: list, options: dict, shape: tuple) -> int:
         if args[1] != 2:
             raise cannot(self.where(), f"uses a power of {args[1]}; pages know squares")
@@ -207,9 +209,13 @@ class Recorder(TorchDispatchMode):
         return self.arithmetic("mul", args, options, shape)
 
     def write_div(self, args: list, options: dict, shape: tuple) -> int:
-        if isinstance(args[1], torch.Tensor) and id(args[1]) in self.known:
-            raise cannot(self.where(), "divides by something that depends on the input")
-        return self.arithmetic("mul", [args[0], 1 / args[1]], options, shape)
+        x, y = args[:2]
+        if not isinstance(y, torch.Tensor) or id(y) not in self.known:
+            return self.arithmetic("mul", [x, 1 / y], options, shape)
+        inverse = self.program.step("reciprocal", [self.number(y)], y.shape[1:])
+        if not isinstance(x, torch.Tensor) or id(x) not in self.known:
+            raise cannot(self.where(), "divides a constant")
+        return self.program.step("mul", [self.number(x), inverse], shape)
 
     def arithmetic(self, name: str, args: list, options: dict, shape: tuple) -> int:
         """A sum or product with a number, with a constant of each unit, or with another map."""

@@ -1,4 +1,4 @@
-"""What several browser tests need: a folder of notebooks, JupyterLab over it, and a place for screenshots."""
+"""What several browser tests need: a folder of notebooks, and JupyterLab over it."""
 
 import pytest
 from lab import jupyterlab, need_chromium
@@ -15,18 +15,3 @@ def address(folder):
     need_chromium()
     with jupyterlab(folder) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def pictures(request):
-    """Where screenshots are kept, to be looked at."""
-    made = request.config.rootpath / "test-results"
-    made.mkdir(exist_ok=True)
-    return made
-
-
-@pytest.fixture(scope="session")
-def tree_cells(G, S):
-    """The cells of image 33 where its tree is."""
-    labels = S.labels(G.generate([33]))[0, 0] == S.index("tree") + 1
-    return (labels.reshape(8, 8, 8, 8).float().mean((1, 3)) > 0.3).flatten().nonzero().flatten().tolist()

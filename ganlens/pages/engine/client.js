@@ -32,8 +32,9 @@ class Engine {
 
 /** Bytes of an element that holds them as base64, deflated, the first of each two in front of the second ones. */
 async function bytesOf(id) {
-  const text = document.getElementById(id)?.textContent;
-  if (!text) return null;
+  const element = document.getElementById(id);
+  if (!element) return null;
+  const text = element.textContent;
   const letters = (letter) => letter.charCodeAt(0);
   const packed = Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), letters);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
@@ -44,5 +45,5 @@ async function bytesOf(id) {
     bytes[2 * i] = planes[i];
     bytes[2 * i + 1] = planes[half + i];
   }
-  return bytes.buffer;
+  return bytes.buffer.slice(0, Number(element.dataset.length));
 }

@@ -212,6 +212,7 @@ const ACTS = {
   rsqrt: one((value) => 1 / Math.sqrt(value)),
   sqrt: one(Math.sqrt),
   square: one((value) => value * value),
+  reciprocal: one((value) => 1 / value),
   clamp: one((value, step) => Math.min(Math.max(value, step.low), step.high)),
   add: two((a, b) => a + b),
   mul: two((a, b) => a * b),
