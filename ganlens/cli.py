@@ -16,6 +16,7 @@ from pathlib import Path
 import ganlens.cli_pictures  # noqa: F401  its commands are among those of the parser
 from ganlens.command_parser import (
     FORCE,
+    GENERATOR,
     PICTURES,
     QUIET,
     argument,
@@ -23,6 +24,7 @@ from ganlens.command_parser import (
     command,
     page_file,
     picture_file,
+    seed_number,
     whole,
 )
 from ganlens.files import check_targets, write_atomically
@@ -257,7 +259,8 @@ def draw(found, file: Path, units: list[int], ending: str) -> bytes:
 @command(
     argument("files", nargs="+", type=Path, metavar="FILE.npz", help="saved dissections, each a part of the page"),
     argument("output", type=page_file, metavar="FILE.html", help="the page; FILE.csv and FILE.json go beside it"),
-    argument("--generator", metavar="NAME", help="draws the images; by default the one the dissection was made with"),
+    GENERATOR,
+    argument("--live", action="store_true", help="the page paints, too: it holds the generator (9 MB)"),
     FORCE,
     QUIET,
     examples=["ganlens report layer4.npz layer4.html", "ganlens report layer4.npz layer5.npz layers.html"],
@@ -280,8 +283,39 @@ def report(args) -> None:
     with usage():
         check_targets(targets, args.force, sources=found)
         attach_generators(args, found)
-    write_report(parts, args.output, progress=not args.quiet)
+        if args.live:
+            attach_segmenters(found)
+    write_report(parts, args.output, live=args.live, progress=not args.quiet)
     note(args, f"saved {', '.join(map(str, targets))}")
+
+
+@command(
+    argument("files", nargs="+", type=Path, metavar="FILE.npz", help="saved dissections, layers of one generator"),
+    argument("output", type=page_file, metavar="FILE.html", help="the page"),
+    GENERATOR,
+    argument("--seed", type=seed_number, default=0, metavar="SEED", help="the first picture"),
+    argument("--no-readout", action="store_true", help="leave out what a stroke changed: 6 MB instead of 8"),
+    FORCE,
+    QUIET,
+    examples=["ganlens page layer4.npz paint.html", "ganlens page layer4.npz layer6.npz paint.html --seed 33"],
+)
+def page(args) -> None:
+    """Write a page that paints with units, in one file that needs no kernel.
+
+    The generator runs in the browser, offline. Recipes that the page gives are
+    those of 'ganlens replay'.
+    """
+    from ganlens.dissection.result import Dissection
+    from ganlens.pages.painting_page import painting_page
+
+    found = {file: Dissection.load(file) for file in args.files}
+    with usage():
+        check_targets([args.output], args.force, sources=found)
+        attach_generators(args, found)
+        attach_segmenters(found)
+    layers = {D.layer: D for D in found.values()}
+    painting_page(layers, args.output, seed=args.seed, readout=not args.no_readout, progress=not args.quiet)
+    note(args, f"saved {args.output}")
 
 
 def attach_generators(args, found: dict) -> None:
@@ -300,6 +334,16 @@ def attach_generators(args, found: dict) -> None:
             D.generator = D.load(file, generator=generator).generator
         else:
             note(args, f"no images of {file}: its generator {name} is not known by name; --generator gives it")
+
+
+def attach_segmenters(found: dict) -> None:
+    """Give dissections the embedded segmenter, where they were made with it."""
+    from ganlens.models.network import EMBEDDED
+    from ganlens.segmenters import load_segmenter
+
+    S = load_segmenter(EMBEDDED)
+    for D in found.values():
+        D.segmenter = S if D.origin["segmenter_fingerprint"] == S.fingerprint else None
 
 
 @command(

@@ -52,6 +52,13 @@ def argument(*names: str, **options) -> tuple[tuple, dict]:
     return names, options
 
 
+def seed_number(text: str) -> int:
+    """Type of a seed."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def whole(text: str) -> int:
     """Type of a number that counts something."""
     if not text.isdecimal() or int(text) < 1:
@@ -74,6 +81,9 @@ def page_file(text: str) -> Path:
 
 
 FORCE = argument("--force", action="store_true", help="replace files that exist; without it they are left alone")
+GENERATOR = argument(
+    "--generator", metavar="NAME", help="draws the images; by default the one the dissection was made with"
+)
 QUIET = argument("--quiet", action="store_true", help="no progress and no notes, only the result and errors")
 DEBUG = argument("--debug", action="store_true", help="show the traceback of an error")
 

@@ -522,6 +522,30 @@ class TestReport:
         assert "no images" in err
 
 
+class TestPage:
+    def test_is_that_of_the_library(self, file, ganlens, tmp_path):
+        assert ganlens("page", file, tmp_path / "a.html", "--seed", 33, "--quiet") == (0, "", "")
+        D = Dissection.load(file, generator=load_generator(), segmenter=gl.load_segmenter())
+        gl.painting_page(D, tmp_path / "b.html", seed=33, progress=False)
+        assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+        status, _, err = ganlens("page", file, tmp_path / "a.html")
+        assert status == 1
+        assert "--force replaces it" in err
+        assert ganlens("page", file, tmp_path / "c.html", "--no-readout", "--quiet") == (0, "", "")
+        assert (tmp_path / "c.html").stat().st_size < (tmp_path / "a.html").stat().st_size
+
+    def test_a_report_that_paints(self, file, ganlens, tmp_path):
+        assert ganlens("report", file, tmp_path / "live.html", "--live", "--quiet") == (0, "", "")
+        assert "<iframe srcdoc=" in (tmp_path / "live.html").read_text()
+
+    def test_without_a_generator(self, tmp_path, ganlens):
+        tiny(name="not known").save(tmp_path / "a.npz")
+        status, _, err = ganlens("page", tmp_path / "a.npz", tmp_path / "a.html")
+        assert status != 0
+        assert "--generator gives it" in err
+        assert not (tmp_path / "a.html").exists()
+
+
 class TestGenerate:
     def test_a_sheet_of_seeds(self, ganlens, tmp_path):
         status, out, err = ganlens("generate", "3", "0-9", "-o", tmp_path / "a.png")

@@ -554,6 +554,7 @@ def test_dissect(lab, options, other):
         "paintable",
         "insertion_effect",
         "report",
+        "painting_page",
         "average_causal_effect",
         "minimal_units",
         "match_and_cause",

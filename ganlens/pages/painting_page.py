@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,13 +40,13 @@ CHECKED = 8  # seeds
 
 def painting_page(
     dissections: Dissection | Mapping[str, Dissection],
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     seed: int = 0,
     k: int = 20,
     readout: bool = True,
     progress: bool | Callable[[int, int], None] = True,
-) -> Path:
+) -> "Path | InNotebook":
     """Write a page that paints with units: one file that runs the generator by itself, offline.
 
     What the page computes is compared with torch before it is written, on 8 seeds with and without edits.
@@ -55,8 +56,9 @@ def painting_page(
     dissections : Dissection, or dict of str to Dissection
         Layers of one generator, which is built of convolutions (also transposed), linear maps, batch and pixel norm,
         nearest and bilinear upsampling, ReLU, leaky ReLU, tanh.
-    path : str or Path
-        The page, a name that ends in ``.html``.
+    path : str or Path, optional
+        The page, a name that ends in ``.html``; without one, the page stands in the notebook, below the cell, and stays
+        there when it is saved (6 to 8 MB with the embedded generator).
     seed : int
         The first picture.
     k : int
@@ -68,7 +70,7 @@ def painting_page(
 
     Returns
     -------
-    Path
+    Path, or InNotebook
         The page.
 
     Raises
@@ -85,13 +87,30 @@ def painting_page(
     ...     page.stat().st_size < 7e6
     True
     """
-    path, parts = check_path(path), check_dissections(dissections)
     seed, k = as_seeds(seed)[0], check_integer("k", k)
+    layers = {D.layer: D for D in check_dissections(dissections).values()}
+    if path is None:
+        return InNotebook(page_of(layers, seed, k, readout, progress))
+    path = check_path(path)
     check_targets([path], replace=True)
-    layers = {D.layer: D for D in parts.values()}
-    text = page_of(layers, seed, k, readout, progress)
-    write_atomically(path, text.encode())
+    write_atomically(path, page_of(layers, seed, k, readout, progress).encode())
     return path
+
+
+class InNotebook(NamedTuple):
+    """A page as an output of a notebook: the text of its file.
+
+    It works where a front end shows HTML that was saved, JupyterLab and Notebook in notebooks that are trusted.
+    """
+
+    text: str
+
+    def _repr_html_(self) -> Markup:
+        style = "width: 100%; height: 960px; border: 0"
+        return h("iframe", srcdoc=self.text, title="Paint with units", style=style)
+
+    def __repr__(self) -> str:
+        return f"<a page that paints, {len(self.text) / 1e6:.1f} MB>"
 
 
 def page_of(layers: Mapping[str, Dissection], seed: int, k: int, readout: bool, progress) -> str:

@@ -18,6 +18,7 @@ def report(
     path: str | Path,
     effects: Iterable = (),
     *,
+    live: bool = False,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Path:
     """Write a page that shows a dissection, or several, and beside it the same as CSV and JSON.
@@ -33,6 +34,9 @@ def report(
     effects : iterable, optional
         Further results to show: an `Effect`, what `ganlens.compare_rankings` or `ganlens.context` returns, the Axes of
         a figure; of everything else, its ``repr``.
+    live : bool
+        Whether the page also paints: it then holds the generator, as `ganlens.painting_page` does, and pictures of
+        units are smaller; 9 MB for a layer of the embedded generator.
     progress : bool or callable
         Whether to show a bar while images are drawn, or a function to be told ``(done, total)``.
 
@@ -45,7 +49,7 @@ def report(
     Raises
     ------
     ValueError
-        Not a dissection, or a name with another ending.
+        Not a dissection, or a name with another ending; ``live`` with a generator that cannot run in a page.
     OSError
         The folder does not exist or takes no files.
 
@@ -64,15 +68,29 @@ def report(
     path, results, parts = check_path(path), check_results(effects), check_dissections(dissections)
     files = tables_beside(path, parts)
     check_targets(files_of(path, parts), replace=True)
-    drawn = sum(map(count, parts.values()))
+    drawn, painting = sum(map(count, parts.values())), painting_of(parts, progress) if check_live(live) else None
     with progress_bar(progress if drawn else False, drawn, "report") as tell:
-        text = document(parts, results, lambda D: pictures_of(D, tell), files)
+        text = document(parts, results, lambda D: pictures_of(D, tell, small=live), files, painting)
     with interrupt_between_steps():
         for name, D in parts.items():
             D.to_csv(files[name][0])
             D.to_json(files[name][1])
         write_atomically(path, text.encode())
     return path
+
+
+def painting_of(parts: Mapping[str, Dissection], progress) -> str:
+    """The page that paints with the units of dissections."""
+    from ganlens.pages.painting_page import page_of
+
+    return page_of({D.layer: D for D in parts.values()}, 0, 20, True, progress)
+
+
+def check_live(live: object) -> bool:
+    """Whether the page is to paint; ValueError if that is not said."""
+    if not isinstance(live, bool):
+        raise ValueError(f"live={live!r}: expected True or False")
+    return live
 
 
 def files_of(path: Path, names: Iterable) -> list[Path]:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import html
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,13 @@ PAPERS = (
 # ---- the whole
 
 
-def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Callable[[Dissection], dict], files) -> str:
+def document(
+    parts: Mapping[str, Dissection],
+    results: Sequence,
+    pictures: Callable[[Dissection], dict],
+    files,
+    painting: str | None = None,
+) -> str:
     """The text of the file.
 
     Parameters
@@ -53,10 +61,12 @@ def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Calla
         Gives the pictures of a dissection by unit, as `ganlens.pages.report_pictures.pictures_of` does.
     files : dict of str to list of Path
         For each dissection the files beside the page.
+    painting : str, optional
+        The text of a page that paints, to stand in this one.
     """
     several = len(parts) > 1
     title = f"What the units of {in_a_sentence(parts)} draw"
-    body: list[Markup | None] = [header(title, parts)]
+    body: list[Markup | None] = [header(title, parts), paint(painting)]
     last = [further(results), again(parts, files), cite()]
     if several:
         contents = [h("li", h("a", name, href=f"#part-{i}")) for i, name in enumerate(parts)]
@@ -73,8 +83,14 @@ def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Calla
         body.append(h("section", heading, *part(D, name, i, pictures, 3 if several else 2), id=f"part-{i}"))
     body += last
     style, script = read("report.css"), read("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    scripts = (
+        [*re.findall(r"'sha256-[^']+'", html.unescape(painting.split("</head>")[0])), "'wasm-unsafe-eval'", "blob:"]
+        if painting
+        else []
+    )
+    images = "data: blob:; worker-src blob:" if painting else "data:"
+    allowed = " ".join([digest(script), *scripts])
+    policy = f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src {allowed}"
     head = [
         h("meta", charset="utf-8"),
         h("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -86,6 +102,18 @@ def document(parts: Mapping[str, Dissection], results: Sequence, pictures: Calla
     ]
     page = h("html", h("head", *head), h("body", h("main", *body), h("script", script)), lang="en")
     return f"<!doctype html>\n{page}\n"
+
+
+def digest(script: str) -> str:
+    """What a policy calls a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def paint(painting: str | None) -> Markup | None:
+    """The page that paints, in a frame of its own."""
+    if painting is None:
+        return None
+    return h("section", h("h2", "Paint"), h("iframe", srcdoc=painting, title="Paint with units", class_="painting"))
 
 
 def shortened(parts: Mapping[str, Dissection], longest: int = 24) -> dict[str, Dissection]:

@@ -228,6 +228,20 @@ def test_sizes(D, file, folder):
     assert alone.stat().st_size <= 7e6
 
 
+def test_a_report_that_paints(context, D, folder):
+    said = []
+    page = context.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(gl.report(D, folder / "live.html", live=True, progress=False).as_uri())
+    page.frame_locator(".painting").locator("[data-is=app]:not([hidden])").wait_for()
+    frame = page.frames[1]
+    idle(frame)
+    assert close(picture(frame), gl.replay(gl.Recipe.of(D.generator, 0)))
+    assert page.locator("h2", has_text="What").count() + page.locator("table").count() > 0  # the rest is there
+    assert (said, (folder / "live.html").stat().st_size <= 9e6) == ([], True)
+    page.close()
+
+
 class TestErrors:
     def test_what_is_no_dissection(self, tmp_path):
         with pytest.raises(ValueError, match="expected a Dissection"):
