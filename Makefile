@@ -6,7 +6,7 @@ BIN      := .venv/bin
 NOTEBOOK := notebooks/01-what-do-the-units-draw.ipynb
 TEST     := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help lab test test-all lint notebooks clean
+.PHONY: help lab test test-all lint notebooks page clean
 
 help:  ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ lint: .venv/.test  ## check style and types alone
 
 notebooks: .venv/.test  ## run the notebooks and keep their outputs
 	$(BIN)/python tests/refresh_notebooks.py
+
+page: .venv/.test  ## make docs/paint.html anew, the page that paints
+	@mkdir -p build docs
+	$(BIN)/python -m ganlens dissect layer4 layer6 -o build/page.npz --force --quiet
+	$(BIN)/python -m ganlens page build/page-layer4.npz build/page-layer6.npz docs/paint.html --seed 25 --force
 
 clean:  ## remove the environment, the builds and the caches
 	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from pages import chromium, opened
 
 import ganlens as gl
 from ganlens.models.editing import ablate
+from ganlens.pages.painting_page import ENGINE, SCRIPTS, numbers, program_of, read
 from ganlens.segmenters.base import Concept
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("painting page")]
 SEED = 33
+ROOT = Path(__file__).parents[2]
 PIXELS = """name => {
     const canvas = document.querySelector(`[data-is=${name}]`);
     const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
@@ -240,6 +243,15 @@ def test_a_report_that_paints(context, D, folder):
     assert page.locator("h2", has_text="What").count() + page.locator("table").count() > 0  # the rest is there
     assert (said, (folder / "live.html").stat().st_size <= 9e6) == ([], True)
     page.close()
+
+
+def test_the_page_of_the_docs_is_made_anew(G):
+    """After a change of the generator or of a script: ``make page``."""
+    text = (ROOT / "docs" / "paint.html").read_text()
+    assert f'"fingerprint": "{G.fingerprint}"' in text
+    assert numbers("weights", program_of(G, list(G.layers)).packed()[1]) in text
+    parts = [*(f"engine/{name}" for name in ENGINE), *SCRIPTS, "painting.css"]
+    assert [name for name in parts if read(name).rstrip() not in text] == []
 
 
 class TestErrors:
