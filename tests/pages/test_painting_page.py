@@ -3,14 +3,13 @@
 import base64
 import json
 import re
-import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from firefox import Firefox
+from firefox import Firefox, need_firefox
 from pages import chromium, opened
 
 import ganlens as gl
@@ -275,8 +274,8 @@ class TestErrors:
         assert not (tmp_path / "x.html").exists()
 
 
-@pytest.mark.skipif(shutil.which("firefox-esr") is None and shutil.which("firefox") is None, reason="no Firefox")
 def test_in_firefox(file, D, tmp_path):
+    need_firefox()
     with Firefox(tmp_path) as firefox:
         firefox.open(file.as_uri())
         firefox.wait("!document.querySelector('[data-is=app]').hidden")
