@@ -1,7 +1,7 @@
 """What a segmenter is: something that says, pixel by pixel, which concepts an image shows."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
@@ -137,6 +137,33 @@ class Segmenter:
         from ganlens.segmenters.parts import PartSegmenter
 
         return PartSegmenter(self, of)
+
+    def only(self, *concepts: str | Concept) -> "Segmenter":
+        """Some of the concepts; pixels of others are of none: see `ganlens.segmenters.selection.SelectedSegmenter`.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> [str(concept) for concept in gl.load_segmenter("scenes").only("door", "window").concepts]
+        ['door', 'window']
+        """
+        from ganlens.segmenters.selection import only
+
+        return only(self, concepts)
+
+    def merge(self, merged: Mapping[str, Sequence[str | Concept]]) -> "Segmenter":
+        """Several concepts of a category as one: see `ganlens.segmenters.selection.SelectedSegmenter`.
+
+        Examples
+        --------
+        >>> import ganlens as gl
+        >>> S = gl.load_segmenter("scenes").merge({"plant": ["tree", "grass"]})
+        >>> len(S.concepts), "plant" in [concept.name for concept in S.concepts]
+        (12, True)
+        """
+        from ganlens.segmenters.selection import merge
+
+        return merge(self, merged)
 
     def __add__(self, other: "Segmenter") -> "Segmenter":
         """Join two vocabularies: see `ganlens.segmenters.union.UnionSegmenter`."""
