@@ -26,6 +26,7 @@ from ganlens.command_parser import (
     picture_file,
     seed_number,
     whole,
+    whole_or_auto,
 )
 from ganlens.files import check_targets, write_atomically
 from ganlens.progress import IncompleteWarning, interrupt_between_steps
@@ -89,7 +90,7 @@ def layers(args) -> None:
     argument("layers", nargs="+", metavar="LAYER", help="one or more layers; `ganlens layers` lists them"),
     argument("--generator", default="scenes", metavar="NAME", help="the generator to look into"),
     argument("--segmenter", default="scenes", metavar="NAME", help="what finds the concepts in its images"),
-    argument("-n", type=whole, default=1000, metavar="N", help="how many images to look at"),
+    argument("-n", type=whole_or_auto, default=1000, metavar="N", help="how many images; auto: until labels settle"),
     argument("--rule", choices=RULES, default="quantile", help=HOW_RULES),
     argument("--quantile", type=float, default=0.01, metavar="SHARE", help="that share, for the rule quantile"),
     argument("--sample", type=int, default=0, help="which sample of images; samples do not overlap"),
@@ -133,7 +134,8 @@ def dissect(args) -> int:
     with usage():
         generator = load_generator(args.generator, progress=not args.quiet)
         segmenter = load_segmenter(args.segmenter)
-        matching.check_arguments(generator, wanted, args.n, [args.rule], args.quantile, args.sample, args.batch_size, 1)
+        n = 1000 if args.n == "auto" else args.n
+        matching.check_arguments(generator, wanted, n, [args.rule], args.quantile, args.sample, args.batch_size, 1)
     names = "n", "rule", "quantile", "sample", "batch_size", "within_category", "half", "checkpoint"
     options = {name: getattr(args, name) for name in names}
     with interrupt_between_steps() as interrupted, processes(args.workers) as executor:
@@ -234,6 +236,7 @@ def unit_table(rows: list[dict], concept: str | None) -> str:
     if not rows:
         return "no unit matches a concept clearly; --concept NAME ranks all units"
     columns = {"unit": "unit", "draws": "concept", "IoU": "iou", "chance": "chance"}
+    columns |= {"from": "iou_low", "to": "iou_high", "certain": "certain"} if "certain" in rows[0] else {}
     columns |= {"runner-up": "runner_up", "its IoU": "runner_up_iou"}
     if concept:
         columns = {"unit": "unit", f"IoU with {concept}": "iou", "chance": "chance", "draws": "draws"}

@@ -73,6 +73,11 @@ def picture_file(text: str) -> Path:
     return Path(text)
 
 
+def whole_or_auto(text: str) -> int | str:
+    """Type of a number that may be found out."""
+    return text if text == "auto" else whole(text)
+
+
 def page_file(text: str) -> Path:
     """Type of a path whose ending names a page."""
     if Path(text).suffix.lower() not in (".html", ".htm"):

@@ -20,6 +20,7 @@ class Tabular:
     """A result that is rows of equal keys: gives it a table and a CSV file."""
 
     index: ClassVar[str | None] = None  # the key that names a row
+    heads: ClassVar[tuple[str, ...]] = ()  # of all rows, where there may be none
 
     def rows(self) -> list[dict]:
         """One dict per row."""
@@ -27,23 +28,23 @@ class Tabular:
 
     def table(self) -> "pandas.DataFrame | list[dict]":
         """`rows` as a pandas DataFrame when pandas is installed, otherwise as they are."""
-        return as_table(self.rows(), self.index)
+        return as_table(self.rows(), self.index, self.heads)
 
     def to_csv(self, path: str | Path) -> None:
         """Write `rows` as CSV; OSError where that is not possible, and an older file stays as it was."""
-        write_csv(path, self.rows())
+        write_csv(path, self.rows(), self.heads)
 
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
-    """Write rows of equal keys as CSV, under their keys.
+def write_csv(path: str | Path, rows: Sequence[Mapping], keys: Sequence[str] = ()) -> None:
+    """Write rows of equal keys as CSV, under their keys; ``keys`` are these where there may be no row.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front; halves of characters are spelt out.
     """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
+    writer = csv.DictWriter(text, list(rows[0]) if rows else keys)
     writer.writeheader()
     writer.writerows({key: inert(value) for key, value in row.items()} for row in rows)
     write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
@@ -54,13 +55,13 @@ def inert(value):
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
-def as_table(rows: list[dict], index: str | None = None) -> "pandas.DataFrame | list[dict]":
+def as_table(rows: list[dict], index: str | None = None, keys: Sequence[str] = ()) -> "pandas.DataFrame | list[dict]":
     """Rows of equal keys as a pandas DataFrame where pandas is installed, otherwise as they are."""
     try:
         import pandas
     except ImportError:
         return rows
-    frame = pandas.DataFrame(rows)
+    frame = pandas.DataFrame(rows, columns=None if rows else list(keys))
     return frame if index is None else frame.set_index(index)
 
 

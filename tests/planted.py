@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ganlens.segmenters.base import Segmenter
+
 Z = 4
 
 
@@ -216,3 +218,29 @@ def formula_planes(x):
 
 
 FORMULA_CONCEPTS = [("a", "thing"), ("b", "thing"), ("c", "thing"), ("gold", "material")]
+
+
+class Noise(nn.Module):
+    """Units that have nothing to do with the picture, which is noise of its own."""
+
+    def __init__(self, units: int = 30, side: int = 8):
+        super().__init__()
+        self.layer = Between()
+        mix = torch.randn(1 + units, Z, side, side, generator=torch.Generator().manual_seed(3))
+        self.register_buffer("mix", 900 * mix)
+
+    def forward(self, z):
+        parts = combine(self.mix, z).double()
+        noise = (parts - parts.floor()).float()
+        self.layer(noise[:, 1:])
+        return 2 * noise[:, :1].expand(-1, 3, -1, -1) - 1
+
+
+def shares(share: float) -> Segmenter:
+    """A segmenter of the pictures of `Noise`: three concepts that take such a share of it each."""
+
+    def labels(x):
+        place = ((x[:, 0] + 1) / 2 / share).floor().int()
+        return torch.where(place < 3, 1 + place, 0)
+
+    return Segmenter.wrap(labels, ["a", "b", "c"], name="shares")

@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-from ganlens.arguments import MOST_IMAGES, check_kind, first_few, short_repr
+from ganlens.arguments import MOST_IMAGES, first_few
 from ganlens.dissection.checkpoint import Checkpoint, asked, cached
+from ganlens.dissection.dissect_arguments import as_names, check_arguments, check_networks, check_work
 from ganlens.dissection.half_precision import keeps_concepts
 from ganlens.dissection.layer_statistics import RULES, table_bytes
 from ganlens.dissection.passes import PILOT, Pass, Question, dissection_of, half_type, run_on
@@ -21,12 +21,10 @@ from ganlens.models.batch_size import as_bytes, batch_within, steady_batch
 from ganlens.models.network import ImageNetwork
 from ganlens.progress import IncompleteWarning, interrupt_between_steps, progress_bar
 from ganlens.segmenters.base import Segmenter
-from ganlens.shards import check_executor
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-MOST_TOP = 10_000
 MOST_AUTO = 4000  # images of n="auto"
 SETTLED = 0.92  # of the labels, at which it ends
 Several = list[str] | tuple[str, ...]  # no Sequence[str], which a str is, too
@@ -48,6 +46,7 @@ class Options(TypedDict, total=False):
     executor: Executor | None
     shards: int | None
     half: bool
+    watch: Callable | None
 
 
 @overload
@@ -219,69 +218,6 @@ def found_by(pass_: Pass, layers, rule, complete: bool) -> "Dissection | dict":
     return by_layer[layers] if isinstance(layers, str) else by_layer
 
 
-def check_networks(generator, segmenter) -> None:
-    check_kind(
-        "generator", generator, ImageNetwork, "one from gl.load_generator, gl.Generator.wrap or gl.Classifier.wrap"
-    )
-    check_kind("segmenter", segmenter, Segmenter, "one from gl.load_segmenter or gl.Segmenter.wrap")
-
-
-def as_names(name: str, given, expected: str) -> list[str]:
-    """Names as a list, each once."""
-    try:
-        names = [given] if isinstance(given, str) else list(given)
-    except TypeError:
-        names = [None]
-    if not all(isinstance(found, str) for found in names):
-        raise ValueError(f"{name}={given!r}: expected {expected}")
-    return list(dict.fromkeys(names))
-
-
-def check_arguments(generator, layers, n, rules, quantile, sample, batch_size, top) -> None:
-    if not layers:
-        have = ", ".join(generator.layers) or "none with maps: name a module, of those in .table()"
-        raise ValueError(f"no layer given; {generator.name} has {have}")
-    for layer in layers:
-        generator.check_layer(layer)
-    for rule in rules:
-        if rule not in RULES:
-            raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
-    if not rules:
-        raise ValueError(f"no rule given; expected one or more of {', '.join(RULES)}")
-    check_whole("n", n, 1, MOST_IMAGES, f"a sample has 1 … {MOST_IMAGES} images; 1000 is a good start")
-    if n == 1 and set(rules) - {"quantile"}:
-        raise ValueError(f"n=1: rule {rules[-1]!r} chooses on images of even seeds and scores on odd ones; give n >= 2")
-    if batch_size is not None:
-        check_whole("batch_size", batch_size, 1, None, "expected at least 1, or None")
-    check_whole("top", top, 1, MOST_TOP, f"expected 1 … {MOST_TOP} images for each unit")
-    real = isinstance(quantile, Real) and not isinstance(quantile, bool)
-    if not real or not 0 < quantile < 1:
-        raise ValueError(f"quantile={quantile}: expected a share between 0 and 1, such as 0.01")
-    last = 2**32 // MOST_IMAGES - 1
-    check_whole("sample", sample, 0, last, f"expected 0 … {last}")
-    if generator.count is not None and (sample or n > generator.count):
-        have = f"{generator.name} has {generator.count} images, which are one sample"
-        raise ValueError(f"n={n}, sample={sample}: {have}; give sample=0 and n={generator.count} or fewer")
-
-
-def check_work(batch_size, memory, executor, shards, half, watch) -> None:
-    if batch_size is not None and memory is not None:
-        raise ValueError("batch_size and memory were both given; give one of them")
-    check_executor(executor, shards)
-    if not (watch is None or callable(watch)):
-        raise ValueError(
-            f"watch={short_repr(watch)}: expected something that can be called, such as UnitGallery.live()"
-        )
-    if not isinstance(half, bool):
-        raise ValueError(f"half={half!r}: expected True or False")
-
-
-def check_whole(name: str, value, low: int, high: int | None, expected: str) -> None:
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        raise ValueError(f"{name}={value}: {expected}")
-
-
 def batch_for(generator: ImageNetwork, segmenter: Segmenter, question: Question, memory: int | str | None) -> int:
     """Images at once: the usual number, or all that fit into a budget."""
     if memory is None:
@@ -357,8 +293,12 @@ def look_at_the_rest(pass_: Pass, file: Checkpoint | None, executor, shards, pro
             for part in pass_.question.stages if look or pass_.question.auto else [seeds]:
                 if not pass_.run(part, after, keep) or is_settled(pass_):
                     break
-                if look and len(part) < len(seeds):
-                    look(pass_)
+                if look and known < len(part) < len(seeds):
+                    keep(pass_)
+                    try:
+                        look(pass_)
+                    except KeyboardInterrupt:
+                        break
         else:
             run_on(executor, pass_, shards, after, keep, interrupted)
         keep(pass_)

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 from ganlens.markup import h
 from ganlens.tables import Tabular, html_table, text_table
 
-SHOWN = 12  # formulas in a table on the screen
+SHOWN = 12  # formulas in a text
 
 
 class UnitFormula(NamedTuple):
@@ -57,6 +57,7 @@ class Formulas(Tabular):
     """
 
     index: ClassVar[str] = "unit"
+    heads: ClassVar[tuple[str, ...]] = UnitFormula._fields
 
     found: tuple[UnitFormula, ...]
     n: int
@@ -97,19 +98,18 @@ class Formulas(Tabular):
                 "one concept": f"{one.concept} {one.concept_iou:.3f}",
                 "gain": f"{one.gain:.3f}",
                 "95 %": f"{one.low:.3f} … {one.high:.3f}",
+                "by chance": f"{one.chance:.3f}",
             }
-            for one in self.found[:SHOWN]
+            for one in self.found
         ]
 
-    @property
-    def more(self) -> str:
-        """That the table is longer, if it is."""
-        return f"… and {len(self.found) - SHOWN} more; .table() has all" if len(self.found) > SHOWN else ""
-
     def __repr__(self) -> str:
-        return "\n".join(filter(None, [self.title, text_table(self.lines()) if self.found else "", self.more]))
+        lines, more = self.lines(), len(self.found) - SHOWN
+        text = [self.title, text_table(lines[:SHOWN]) if lines else ""]
+        return "\n".join(filter(None, [*text, f"… and {more} more; .table() has all" if more > 0 else ""]))
 
     def _repr_html_(self) -> str:
         lines = self.lines()
-        table = html_table(self.title, {head: [line[head] for line in lines] for head in lines[0]} if lines else {})
-        return table + h("p", self.more) if self.more else table
+        if not lines:
+            return h("p", self.title)
+        return html_table(self.title, {head: [line[head] for line in lines] for head in lines[0]})

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
@@ -290,7 +291,7 @@ def dissection_of(pass_: Pass, layer: str, rule: str, origin: dict, complete: bo
         shape=(*pass_.generator.layers[layer][1:], *tally.size),
         top=tally.top.seeds,
         top_values=tally.top.values,
-        levels=tally.levels,
+        levels=deepcopy(tally.levels),  # which go on counting
         broken=tally.broken.units,
         sample=pass_.question.first // MOST_IMAGES,
         complete=complete,

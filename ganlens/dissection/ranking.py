@@ -1,5 +1,6 @@
 """The label of a unit, and what units can be ranked by."""
 
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -98,6 +99,13 @@ def check_control(D: "Dissection", untrained: "Dissection") -> None:
     for what in ("layer", "rule", "concepts", "quantile", "within_category"):
         if getattr(untrained, what) != getattr(D, what):
             raise ValueError(f"the control has another {what}: {getattr(untrained, what)!r}; dissect it alike")
+    if untrained.origin["generator_fingerprint"] == D.origin["generator_fingerprint"]:
+        raise ValueError("the control is of the very same network; give one of G.untrained()")
+    if 2 * untrained.n < D.n:
+        words = (
+            f"the control saw {untrained.n:,} images, {D.n:,} were dissected: the fewer, the higher its IoUs by chance"
+        )
+        warnings.warn(words, stacklevel=3)
 
 
 def merit_for(D: "Dissection", by: str, index: int) -> np.ndarray:

@@ -26,13 +26,13 @@ from ganlens.tables import Tabular, html_table, text_table
 PUBLISHED = {
     "iou": (93.6, 99.8),
     "f1": (93.7, 99.8),
-    "average precision": (95.6, 99.5),
+    "average_precision": (95.6, 99.5),
     "pearson": (99.4, 99.9),
     "cosine": (99.5, 99.3),
     "auc": None,
     "recall": None,
     "precision": None,
-    "mean difference": None,
+    "mean_difference": None,
 }
 NOTICED = 0.9  # share of the units from which on a measure notices
 TINY = 1e-12
@@ -147,6 +147,7 @@ def sanity_checks(
     (True, False)
     """
     n, first = check_image_count(n), check_sample(sample, check_dissection(D).sample) * MOST_IMAGES
+    n = min(n, D.attached("generator").count or n)
     labels = [label for label in D.labels if label.interpretable]
     if not labels:
         raise ValueError(f"no unit of {D.layer} is interpretable, so that there is no match to be scored")
@@ -158,13 +159,13 @@ def sanity_checks(
             parts.append(places_of(D, list(seeds), units, concepts))
             if not step.go_on(len(seeds)):
                 break
-    activations, shown = (np.concatenate([part[i] for part in parts], 1) for i in range(2))
+    activations, on, shown = (np.concatenate([part[i] for part in parts], 1) for i in range(3))
     falls = []
     for row, label in enumerate(labels):
-        unit = Ranked.of(activations[row], D.thresholds[label.unit])
+        unit = Ranked.of(activations[row], on[row])
         there = shown[concepts.index(D.concepts.index(label.concept))]
-        if not there.any():
-            continue  # no image shows the concept in most of a place
+        if there.all() or not there.any():
+            continue  # no image shows the concept in most of a place, or all do
         random = np.random.default_rng(label.unit)
         usual = unit.scores(there)
         falls.append(
@@ -176,18 +177,25 @@ def sanity_checks(
     return SanityChecks(tuple(PUBLISHED), missing, extra, len(falls), step.count)
 
 
-def places_of(D: Dissection, seeds: list[int], units: list[int], concepts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Activations (U, N · P) in the places of images, and whether a place shows each of some concepts (C, N · P)."""
+def places_of(D: Dissection, seeds: list[int], units: list[int], concepts: list[int]) -> list[np.ndarray]:
+    """Means of activations (U, M) in the places of images, where units are on in them (U, M), and concepts are (C, M).
+
+    Places in which no pixel counts are left out.
+    """
     generator, segmenter = D.attached("generator"), D.attached("segmenter")
     with torch.no_grad():
         images, features = generator.read(generator.latents(seeds), [D.layer])
-        labels = checked_labels(segmenter, images.float())
+        labels = checked_labels(segmenter, images.float(), ignored=True)
     r = mended(features[D.layer][:, units].float())[0]
     places = min(r.shape[2], MOST_PLACES), min(r.shape[3], MOST_PLACES)
-    means = F.adaptive_avg_pool2d(r, places).transpose(0, 1).flatten(1)
+    threshold = torch.from_numpy(np.array(D.thresholds[units], np.float32)).to(r.device)[:, None, None]
+    on = F.adaptive_max_pool2d(r, places) > threshold
+    counted = F.adaptive_avg_pool2d((labels[:, :1] >= 0).float(), places)
     masks = torch.stack([(labels == concept + 1).any(1) for concept in concepts], 1)
-    most = F.adaptive_avg_pool2d(masks.float(), places) > 0.5
-    return means.cpu().numpy(), most.transpose(0, 1).flatten(1).cpu().numpy()
+    most = F.adaptive_avg_pool2d(masks.float(), places) > counted / 2
+    kept = counted.flatten() > 0
+    found = (F.adaptive_avg_pool2d(r, places), on, most)
+    return [one.transpose(0, 1).flatten(1)[:, kept.to(one.device)].cpu().numpy() for one in found]
 
 
 def without_half(there: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -208,9 +216,9 @@ class Ranked(NamedTuple):
     rank: np.ndarray
 
     @classmethod
-    def of(cls, activations: np.ndarray, threshold: float) -> "Ranked":
+    def of(cls, activations: np.ndarray, on: np.ndarray) -> "Ranked":
         rank = np.unique(activations, return_inverse=True)[1]
-        return cls(activations.astype(float), activations > threshold, rank.reshape(-1))
+        return cls(activations.astype(float), on, rank.reshape(-1))
 
     def scores(self, there: np.ndarray) -> np.ndarray:
         """All measures, in the order of `PUBLISHED`, of the match with a concept's places (M,), boolean."""
@@ -232,6 +240,6 @@ class Ranked(NamedTuple):
                 auc,
                 both / max(area, 1),
                 both / max(on, 1),
-                (a[there].mean() if area else 0.0) - (a[~there].mean() if area < count else 0.0),
+                a[there].mean() - a[~there].mean() if 0 < area < count else 0.0,
             ]
         )

@@ -87,6 +87,8 @@ def write_archive(D: "Dissection", path: str | Path) -> None:
         arrays["control"] = D.control
     if D.certificates is not None:
         arrays |= {f"certificate_{name}": getattr(D.certificates, name) for name in Certificates.names}
+    if D.formulas is not None:
+        check_formulas(Path(path), D.formulas.state(), len(D.iou))
     arrays |= {f"painting_{name}": D.painting[name] for name in PAINTING if D.painting}
     write_atomically(path, arrays_to_bytes(with_header(header_of(D), arrays)))
 
@@ -239,8 +241,10 @@ def check_formulas(path: Path, state, count: int) -> None:
     if state is None:
         return
     fit = isinstance(state, dict) and {*state} == {"n", "units", "found"} and isinstance(state["found"], list)
-    fit = fit and is_whole(state["n"]) and is_whole(state["units"]) and all(map(is_formula, state["found"]))
-    if not fit or not are_units([one[0] for one in state["found"]], count):
+    fit = fit and is_whole(state["n"]) and is_whole(state["units"]) and max(state["n"], state["units"]) <= MOST_IMAGES
+    fit = fit and all(map(is_formula, state["found"]))
+    units = [one[0] for one in state["found"]] if fit else []
+    if not fit or not are_units(units, count) or len({*units}) < len(units):
         raise ValueError(f"{path} is damaged: its formulas are none of units 0 … {count - 1}")
 
 
@@ -251,7 +255,7 @@ def is_formula(row) -> bool:
     texts = [value for value, kind in zip(row, UnitFormula.__annotations__.values(), strict=True) if kind is str]
     rest = [value for value, kind in zip(row, UnitFormula.__annotations__.values(), strict=True) if kind is float]
     plain = all(is_text(text) and 0 < len(text) <= 4 * MOST_LETTERS and text.isprintable() for text in texts)
-    return plain and all(type(value) is float and np.isfinite(value) for value in rest)
+    return plain and all(type(value) is float and -1 <= value <= 1 for value in rest)
 
 
 def check_flags(path: Path, flags: dict, count: int) -> None:

@@ -25,11 +25,16 @@ def describe(D: "Dissection", unit: int, context: Any = None) -> str:
     numbers = f"(IoU {label.iou:.2f}{spread}{sure})"
     if label.interpretable:
         words = f"Unit {unit} is on where {name} is {numbers}."
-    elif D.control is not None and label.iou > 0.04:
+    elif D.control is not None and usual_bar(D) < label.iou <= D.control[D.concepts.index(label.concept)]:
         words = f"Unit {unit} goes best with {name} {numbers}, no better than units of an untrained network do."
     else:
         words = f"Unit {unit} goes best with {name} {numbers}, too weakly to be called interpretable."
     return words + formula_of(D, unit) + effect_of(D, unit) + where_of(D, unit, context)
+
+
+def usual_bar(D: "Dissection") -> float:
+    """IoU that the rule asks of interpretable units."""
+    return 0.05 if D.rule == "iqr" else 0.04
 
 
 def where_of(D: "Dissection", unit: int, context: Any) -> str:
@@ -49,7 +54,10 @@ def formula_of(D: "Dissection", unit: int) -> str:
     found = D.formulas.of(unit) if D.formulas else None
     if found is None:
         return ""
-    return f" Closer: {found.formula} (IoU {found.iou:.2f}, {found.concept} alone {found.concept_iou:.2f}; certain)."
+    return (
+        f" Closer, on held-out images: {found.formula} (IoU {found.iou:.2f}; the best single concept there, "
+        f"{found.concept}, has {found.concept_iou:.2f}; that gain is certain)."
+    )
 
 
 def effect_of(D: "Dissection", unit: int) -> str:

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens.arguments import MOST_IMAGES, check_image_count, check_integer, check_sample
+from ganlens.arguments import MOST_IMAGES, as_list, check_image_count, check_integer, check_sample
 from ganlens.dissection.certificates import CONFIDENCE, FALSE_DISCOVERIES, FEWEST, adjusted
 from ganlens.dissection.formulas import Formulas, UnitFormula
 from ganlens.dissection.layer_statistics import Columns, mended
 from ganlens.dissection.result import Dissection, check_dissection
 from ganlens.models.bit_exact import GRANULE
 from ganlens.progress import steps
-from ganlens.segmenters.base import checked_labels
+from ganlens.segmenters.base import checked_labels, known_as
 from ganlens.statistics import JointCounts, Scale
 
 MOST_BLOCKS = 64  # of images; half of them are held out
@@ -79,23 +79,39 @@ def unit_formulas(
     (128, 3)
     """
     check_dissection(D)
-    D.check_units([] if units is None else units)
-    n = max(D.n, FEWEST_IMAGES) if n is None else check_image_count(n)
-    length = check_length(length)
-    if n < FEWEST_IMAGES:
-        raise ValueError(f"n={n}: gains are judged on blocks of held-out images; give n >= {FEWEST_IMAGES}")
+    units = list(range(len(D.iou))) if units is None else as_list("units", units, "unit numbers, for example [3, 17]")
+    D.check_units(units)
+    length, sample = check_length(length), check_sample(sample, D.sample)
+    n = images_of(D, sample, max(D.n, FEWEST_IMAGES) if n is None else check_image_count(n))
     if D.within_category:
         raise ValueError("formulas mix concepts of several categories; give a dissection with within_category=False")
     silent = {*D.broken, *D.dead}
-    chosen = [unit for unit in (range(len(D.iou)) if units is None else map(int, units)) if unit not in silent]
+    chosen = [unit for unit in dict.fromkeys(map(int, units)) if unit not in silent]
+    if not chosen:
+        return Formulas((), n, 0)
     evidence = Evidence(D, chosen)
     with steps(progress, n, "look") as step:
-        evidence.look(check_sample(sample, D.sample), n, step.go_on)
+        evidence.look(sample, n, step.go_on)
     if evidence.batches < 2 * FEWEST:
         raise KeyboardInterrupt
     with steps(progress, len(chosen), "search") as step:
-        pairs = evidence.candidates(length, step.go_on)
-    return judged(chosen[: len(pairs)], pairs, GRANULE * evidence.batches)
+        candidates = evidence.candidates(length, step.go_on)
+    return judged(chosen[: len(candidates)], candidates, GRANULE * evidence.batches)
+
+
+def images_of(D: Dissection, sample: int, n: int) -> int:
+    """How many images to look at, in whole batches; ValueError if there are too few, or they are of another network."""
+    generator = D.attached("generator")
+    if generator.fingerprint != D.origin["generator_fingerprint"]:
+        raise ValueError(f"the generator at hand is not the one that was dissected, {D.origin['generator']}")
+    n, count = GRANULE * -(-n // GRANULE), generator.count
+    if count is not None:
+        n = min(n, GRANULE * (count // GRANULE))
+        if sample:
+            raise ValueError(f"sample={sample}: {generator.name} has {count} images, which are one sample")
+    if n < FEWEST_IMAGES:
+        raise ValueError(f"n={n}: gains are judged on blocks of held-out images; give n >= {FEWEST_IMAGES}")
+    return n
 
 
 def check_length(length: int) -> int:
@@ -116,13 +132,13 @@ class Evidence:
         self.D, self.units, self.columns = D, units, Columns(D.concepts, False)
         self.sets: dict[tuple[int, ...], int] = {}
         self.area = np.zeros((MOST_BLOCKS, 0), np.int64)
-        self.on = [np.zeros((MOST_BLOCKS, len(units), 0), np.int64) for _ in range(2)]
+        self.on = [np.zeros((MOST_BLOCKS, len(units), 0), np.int32) for _ in range(2)]  # with room for more sets
         self.batches = 0
 
     def look(self, sample: int, n: int, go_on: Callable[[int], bool]) -> None:
         """Count images, in whole batches, until interrupted."""
         first = sample * MOST_IMAGES
-        seeds = range(first, first + GRANULE * -(-n // GRANULE))
+        seeds = range(first, first + n)
         threshold = torch.from_numpy(np.array(self.D.thresholds[self.units], np.float32))
         generator, segmenter = self.D.attached("generator"), self.D.attached("segmenter")
         scale = Scale(threshold.to(generator.device), threshold.to(generator.device), 1)
@@ -141,8 +157,9 @@ class Evidence:
         index = [self.sets.setdefault(one, len(self.sets)) for one in sets]
         if len(self.sets) > MOST_SETS:
             raise ValueError(f"pixels show over {MOST_SETS:,} sets of concepts; give a segmenter of fewer concepts")
-        wider = [(0, 0), (0, len(self.sets) - self.area.shape[1])]
-        self.area, self.on = np.pad(self.area, wider), [np.pad(on, [(0, 0), *wider]) for on in self.on]
+        if len(self.sets) > self.area.shape[1]:
+            wider = [(0, 0), (0, 2 * len(self.sets) - self.area.shape[1])]
+            self.area, self.on = np.pad(self.area, wider), [np.pad(on, [(0, 0), *wider]) for on in self.on]
         block = self.batches % MOST_BLOCKS
         self.area[block][index] += np.bincount(place[place >= 0], minlength=len(sets))
         columns = torch.from_numpy(place).to(features.device)[:, None]
@@ -152,11 +169,12 @@ class Evidence:
             on[block][:, index] += joint.counts[:, :, 0].cpu().numpy()
         self.batches += 1
 
-    def candidates(self, length: int, go_on: Callable[[int], bool]) -> "list[tuple[Candidate, Candidate]]":
-        """For each unit what may be said of it, and the same with the labels of other images; until interrupted."""
+    def candidates(self, length: int, go_on: Callable[[int], bool]) -> "list[Candidate]":
+        """For each unit what may be said of it; until interrupted."""
         from ganlens.dissection.formula_search import best_formula, together
 
         members, count, found = np.array(list(self.sets)), len(self.D.concepts), []
+        self.area, self.on = self.area[:, : len(members)], [on[:, :, : len(members)] for on in self.on]
         if length > 2 and members.shape[1] > 2 and count > MOST_TRIPLES:
             raise ValueError(
                 f"{count} concepts, of which a pixel may show three: at most {MOST_TRIPLES} can be searched; "
@@ -166,13 +184,13 @@ class Evidence:
         held_out = self.area[1::2]
         used = held_out.sum(1) > 0
         for row in range(len(self.units)):
-            pair = []
+            sides = []
             for on in self.on:
-                search, judge = on[::2, row].sum(0), on[1::2, row][used]
+                search = on[::2, row].sum(0)
                 there = together(search, members, count, length)
                 best = [best_formula(search.sum(), there, area, size) for size in range(2, length + 1)]
-                pair.append(Candidate.of(self.D, best, judge, held_out[used], members))
-            found.append((pair[0], pair[1]))
+                sides.append((best, HeldOut(on[1::2, row][used], held_out[used], members, count)))
+            found.append(Candidate.of(self.D, *sides[0], *sides[1]))
             if not go_on(1):
                 break
         return found
@@ -247,13 +265,54 @@ class Counts(NamedTuple):
         return Gain(self.iou - simpler.iou, each[0] - each[1])
 
 
+class HeldOut:
+    """Counts of a unit on images that formulas were not searched on.
+
+    Parameters
+    ----------
+    on, area : array (B, K)
+        Pixels of each block by the set of concepts that they show: where the unit is on, and all.
+    members : array (K, L)
+        These sets.
+    concepts : int
+        How many there are.
+    """
+
+    def __init__(self, on: np.ndarray, area: np.ndarray, members: np.ndarray, concepts: int):
+        from ganlens.dissection.formula_search import Formula
+
+        self.on, self.area, self.members = on, area, members
+        singles = [self.counts(Formula(0, (concept,))) for concept in range(concepts)]
+        self.concept = int(np.argmax([one.iou for one in singles]))  # the best single one
+        self.single = singles[self.concept]
+
+    def counts(self, formula) -> Counts:
+        """Of a formula."""
+        holds = formula.holds(self.members)
+        both = self.on[:, holds].sum(1)
+        return Counts(both, self.on.sum(1) + self.area[:, holds].sum(1) - both)
+
+    def frequency(self, formula) -> float:
+        """Share of the pixels in which a formula holds: the IoU of being on everywhere."""
+        return float(self.area[:, formula.holds(self.members)].sum() / max(self.area.sum(), 1))
+
+
 class Step(NamedTuple):
-    """A formula on held-out images: its words, its IoU, and what it gains over simpler ones, and over one concept."""
+    """A formula on held-out images: its words, its IoU, and what it gains over simpler ones, one concept, and chance.
+
+    Chance is the most that is gained with the labels of other images, by this formula or the best that is found there.
+    """
 
     words: str
     iou: float
     over_simpler: Gain
     over_one: Gain
+    chance: Gain
+
+    @property
+    def p(self) -> float:
+        """Probability if it gains nothing over what is simpler, or no more than by chance."""
+        return max(self.over_simpler.p, self.over_one.beyond(self.chance).p)
 
 
 class Candidate(NamedTuple):
@@ -264,47 +323,35 @@ class Candidate(NamedTuple):
     steps: list[Step]
 
     @classmethod
-    def of(cls, D: Dissection, formulas: list, on: np.ndarray, area: np.ndarray, members: np.ndarray) -> "Candidate":
-        """Of formulas and their IoU on other images, from held-out counts (B, K) where the unit is on, and of all."""
-        from ganlens.dissection.formula_search import FORMS, Formula
+    def of(cls, D: Dissection, formulas: list, own: HeldOut, false_ones: list, shifted: HeldOut) -> "Candidate":
+        """Of the best formulas by length and their IoU on other images; the same with the labels of other images."""
+        from ganlens.dissection.formula_search import FORMS
 
-        def counts(formula: Formula) -> Counts:
-            holds = formula.holds(members)
-            both = on[:, holds].sum(1)
-            return Counts(both, on.sum(1) + area[:, holds].sum(1) - both)
-
-        names = [concept.name for concept in D.concepts]
-        singles = [counts(Formula(0, (concept,))) for concept in range(len(names))]
-        concept = int(np.argmax([one.iou for one in singles]))
-        simpler, steps = singles[concept], []
+        names = known_as(D.concepts)
+        nothing = Gain(0.0, np.zeros(len(own.on)))
+        found_by_chance = [shifted.counts(formula).gain(shifted.single) for formula, _ in false_ones]
+        simpler, steps = own.single, []
         for size, (formula, iou) in enumerate(formulas, 2):
-            frequency = area[:, formula.holds(members)].sum() / max(area.sum(), 1)  # the IoU of being on everywhere
-            if len(formula.concepts) == size and iou > max(BARS[D.rule], frequency * (D.rule == "iou")):
-                words, own = FORMS[formula.form].format(*(names[c] for c in formula.concepts)), counts(formula)
-                steps.append(Step(words, own.iou, own.gain(simpler), own.gain(singles[concept])))
-                simpler = max(simpler, own, key=lambda one: one.iou)
-        return cls(names[concept], singles[concept].iou, steps)
+            bar = max(BARS[D.rule], own.frequency(formula) * (D.rule == "iou"))
+            if len(formula.concepts) < size:
+                continue
+            words, counts = FORMS[formula.form].format(*(names[c] for c in formula.concepts)), own.counts(formula)
+            same = shifted.counts(formula).gain(shifted.single)
+            chance = max([nothing, same, *found_by_chance], key=lambda gain: gain.value)
+            if iou > bar:
+                steps.append(Step(words, counts.iou, counts.gain(simpler), counts.gain(own.single), chance))
+            simpler = max(simpler, counts, key=lambda one: one.iou)
+        return cls(names[own.concept], own.single.iou, steps)
 
 
-def judged(units: list[int], pairs: "list[tuple[Candidate, Candidate]]", n: int) -> Formulas:
+def judged(units: list[int], candidates: list[Candidate], n: int) -> Formulas:
     """Formulas whose gains are certain, over what is simpler and over what chance gives."""
-    tests = [step_p(step, shifted) for own, shifted in pairs for step in own.steps]
+    tests = [step.p for candidate in candidates for step in candidate.steps]
     q, found = iter(adjusted(np.array(tests)).tolist() if tests else []), []
-    for unit, (own, shifted) in zip(units, pairs, strict=True):
-        certain = [(step, value) for step, value in zip(own.steps, q, strict=False) if value <= FALSE_DISCOVERIES]
+    for unit, one in zip(units, candidates, strict=True):
+        certain = [(step, value) for step, value in zip(one.steps, q, strict=False) if value <= FALSE_DISCOVERIES]
         if certain:
             step, value = certain[-1]
-            numbers = step.over_one.value, *step.over_one.interval, chance_of(step, shifted).value, value
-            found.append(UnitFormula(unit, step.words, step.iou, own.concept, own.iou, *numbers))
+            numbers = step.over_one.value, *step.over_one.interval, step.chance.value, value
+            found.append(UnitFormula(unit, step.words, step.iou, one.concept, one.iou, *numbers))
     return Formulas(tuple(sorted(found, key=lambda one: -one.gain)), n, len(units))
-
-
-def step_p(step: Step, shifted: Candidate) -> float:
-    """Probability of a step if it gains nothing over what is simpler, or no more than with labels of other images."""
-    return max(step.over_simpler.p, step.over_one.beyond(chance_of(step, shifted)).p)
-
-
-def chance_of(step: Step, shifted: Candidate) -> Gain:
-    """The most that a formula gains with labels of other images."""
-    nothing = Gain(0.0, np.zeros(len(step.over_one.blocks)))
-    return max([nothing, *(other.over_one for other in shifted.steps)], key=lambda gain: gain.value)

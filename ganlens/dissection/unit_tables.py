@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ganlens.dissection.ranking import UnitLabel
 from ganlens.dissection.saved import header_of
 from ganlens.images import strip
+from ganlens.segmenters.base import known_as
 from ganlens.tables import html_table
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def formula_of(D: "Dissection", unit: int) -> dict:
     if D.formulas is None:
         return {}
     found = D.formulas.of(unit)
-    return {"formula": found.formula if found else "", "formula_iou": round(found.iou, 6) if found else 0.0}
+    return {"formula": found.formula if found else "", "formula_iou": round(found.iou, 6) if found else float("nan")}
 
 
 def certificate_of(D: "Dissection", unit: int, concept: int) -> dict:
@@ -84,7 +85,10 @@ def summary_of(D: "Dissection") -> dict:
         if label.interpretable:
             found.setdefault(label.concept.name, []).append(label.unit)
     counts = {"units": len(D.iou), "interpretable": len(D.interpretable), "distinct": len(found)}
-    return counts | {"concepts": found}
+    if D.control is None:
+        return counts | {"concepts": found}
+    highest = dict(zip(known_as(D.concepts), D.control.round(6).tolist(), strict=True))
+    return counts | {"concepts": found, "control": highest}
 
 
 def json_of(D: "Dissection") -> str:

@@ -225,11 +225,16 @@ class Context(Tabular):
         It comes where at least 5 % of a cell are gained and the interval of that lies above what random units bring; it
         does not where the interval lies below a fifth of the highest gain.
         """
-        rows = [row for row in self.rows() if row["images"] > 1 and row["before"] != self.concept.name]
+        rows = [r for r in self.rows() if r["images"] > 1 and (r["before"], r["category"]) != tuple(self.concept)]
         best = max((row["gained"] for row in rows), default=0)
         least = 0.05 * self.size[0] * self.size[1] / (self.grid[0] * self.grid[1])
-        comes = [row for row in rows if row["gained"] >= least and row["low"] > max(0, np.nan_to_num(row["random"]))]
-        never = [row for row in rows[::-1] if row["high"] < best / 5]
+        comes = [
+            row
+            for row in rows
+            if row["gained"] >= max(least, np.nan_to_num(row["random_high"]))
+            and row["low"] > max(0, np.nan_to_num(row["random"]))
+        ]
+        never = [row for row in rows[::-1] if row["high"] < best / 5 and row not in comes]
         there, not_there = (listed([row["before"] for row in some[:3]]) for some in (comes, never))
         count, name = len(self.edit.units), self.concept.name
         others = {1: "", 2: " with another one"}.get(count, f" with {count - 1} others")

@@ -2,7 +2,7 @@
 
 Object.assign(Painting.prototype, {
   build() {
-    const tiles = told.concepts.filter(([name]) => told.layers.some((layer) => layer.ranked[name]?.length));
+    const tiles = told.concepts.filter(([name]) => told.layers.some((layer) => rankedIn(layer, name).length));
     $("tiles").replaceChildren(
       ...tiles.map(([name, color]) => {
         const dot = el("i", { class: "dot" });
@@ -26,10 +26,11 @@ Object.assign(Painting.prototype, {
       png: () => this.savePicture(),
       copy: () => this.copyRecipe(),
       load: () => this.askRecipe(),
+      none: () => this.chooseNone(),
     };
     for (const [name, act] of Object.entries(acts)) $(name).addEventListener("click", act);
     $("layer").addEventListener("change", (event) => this.setLayer(event.target.value));
-    $("seed").addEventListener("change", (event) => this.setSeed(Number(event.target.value)));
+    $("seed").addEventListener("change", (event) => this.setSeed(Number(event.target.value || NaN)));
     $("compare").addEventListener("input", (event) => this.compare(Number(event.target.value)));
     document.addEventListener("keydown", (event) => this.key(event));
     this.follow();
@@ -38,15 +39,15 @@ Object.assign(Painting.prototype, {
   pick(concept) {
     this.concept = concept;
     this.chosen = null;
-    if (!this.layer.ranked[concept]?.length) this.layer = told.layers.find((layer) => layer.ranked[concept]?.length);
+    if (!rankedIn(this.layer, concept).length) this.layer = told.layers.find((layer) => rankedIn(layer, concept).length);
     $("layer").value = this.layer.name;
     this.showState();
   },
 
   setLayer(name) {
     this.layer = told.layers.find((layer) => layer.name === name);
-    this.chosen = null;
-    if (!this.layer.ranked[this.concept]?.length) this.concept = Object.keys(this.layer.ranked)[0];
+    if (!rankedIn(this.layer, this.concept).length) this.concept = Object.keys(this.layer.ranked)[0] ?? null;
+    this.chosen = this.concept ? null : [];
     this.showState();
   },
 
@@ -101,6 +102,23 @@ Object.assign(Painting.prototype, {
     stage.addEventListener("pointerup", end(true));
     stage.addEventListener("pointercancel", end(false));
     stage.addEventListener("pointerleave", () => cells || show(null));
+    stage.addEventListener("keydown", (event) => this.steer(event));
+    stage.addEventListener("blur", () => show(null));
+  },
+
+  /** Arrows move the brush, Space and Enter paint. */
+  steer(event) {
+    const [height, width] = this.layer.grid;
+    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], " ": [0, 0], Enter: [0, 0] };
+    const step = steps[event.key];
+    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const [y, x] = this.cursor ?? [height / 2, width / 2];
+    const within = (place, n) => Math.min(Math.max(place, 0.5), n - 0.5);
+    this.cursor = [within(y + step[0], height), within(x + step[1], width)];
+    const region = this.around(...this.cursor, height, width);
+    this.showRegion(region);
+    if (event.key === " " || event.key === "Enter") this.paint(region);
   },
 
   /** Cells (H, W) under a brush whose middle is at (y, x), in cells: 1 where it covers at least half of one. */
@@ -144,7 +162,7 @@ Object.assign(Painting.prototype, {
   },
 
   savePicture() {
-    const link = el("a", { download: `${told.generator}-${this.seed}.png`, href: this.canvas.toDataURL("image/png") });
+    const link = el("a", { download: `${told.generator}-${this.seed}${this.edits.length ? "-edited" : ""}.png`, href: this.canvas.toDataURL("image/png") });
     link.click();
   },
 

@@ -12,15 +12,20 @@ function checkedRecipe(text, page) {
   if (recipe.fingerprint !== page.fingerprint) {
     throw new Error(`The recipe is of another generator (${String(recipe.generator)}, ${String(recipe.fingerprint)}).`);
   }
+  const settings = recipe.settings ?? {};
+  const names = Object.keys({ ...settings, ...page.settings });
+  if (names.some((name) => settings[name] !== page.settings[name])) throw new Error("It is of other settings.");
   if (!Number.isInteger(recipe.seed) || recipe.seed < 0 || recipe.seed >= 2 ** 32) throw new Error("Its seed is none.");
   return { seed: recipe.seed, edits: recipe.edits.map((edit, i) => checkedEdit(edit, i, page)) };
 }
 
-const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const isNumber = (value) => typeof value === "number" && Number.isFinite(Math.fround(value));
 
-function checkedEdit({ layer, units, level = 0, region = null, strength = 1 }, i, page) {
+function checkedEdit(edit, i, page) {
   const wrong = (why) => new Error(`Edit ${i} of the recipe: ${why}.`);
-  const shape = Object.hasOwn(page.shapes, String(layer)) ? page.shapes[layer] : null;
+  if (typeof edit !== "object" || edit === null) throw wrong("it is none");
+  const { layer, units, level = 0, region = null, strength = 1 } = edit;
+  const shape = typeof layer === "string" && Object.hasOwn(page.shapes, layer) ? page.shapes[layer] : null;
   if (!shape) throw wrong(`there is no layer ${String(layer)}`);
   const [count, height, width] = shape;
   const isUnit = (unit) => Number.isInteger(unit) && unit >= 0 && unit < count;
@@ -28,13 +33,16 @@ function checkedEdit({ layer, units, level = 0, region = null, strength = 1 }, i
     throw wrong(`its units are not among 0 … ${count - 1}`);
   }
   const isMap = (map, test) =>
-    Array.isArray(map) && map.length === height && map.every((row) => row?.length === width && row.every(test));
+    Array.isArray(map) &&
+    map.length === height &&
+    map.every((row) => Array.isArray(row) && row.length === width && row.every(test));
   const named = typeof level === "string";
   if (named && !Object.hasOwn(page.levels[layer] ?? {}, level)) {
     throw wrong(`this page does not know the level ${level} of ${layer}`);
   }
   const isLevel = (value) => isNumber(value) || isMap(value, isNumber);
-  if (!named && !isNumber(level) && !(level?.length === units.length && level.every(isLevel))) {
+  const each = Array.isArray(level) && level.length === units.length && level.every(isLevel);
+  if (!named && !isNumber(level) && !each) {
     throw wrong("its level is no number, and not one for each unit");
   }
   if (region !== null && !isMap(region, (a) => isNumber(a) && a >= 0 && a <= 1)) {

@@ -18,16 +18,20 @@ function el(name, attributes = {}, ...content) {
   return made;
 }
 
+/** Units of a concept in a layer. */
+const rankedIn = (layer, concept) => (Object.hasOwn(layer.ranked, concept) ? layer.ranked[concept] : []);
+
 class Painting {
   constructor(engine) {
     this.engine = engine;
     this.strokes = []; // each { edit, concept, mode, on }
-    this.undone = [];
+    this.past = []; // what the strokes were before, and after what was undone
+    this.future = [];
     this.seed = told.seed;
     this.layer = told.layers[0];
     this.concept = told.start;
     this.mode = "add";
-    this.chosen = null; // units picked from the list, null for those of the concept
+    this.chosen = this.concept ? null : []; // units picked from the list, null for those of the concept
     this.pages = 0;
     this.canvas = $("picture");
     this.overlay = $("brush");
@@ -40,7 +44,7 @@ class Painting {
   // ---- what is painted
 
   get units() {
-    return this.chosen ?? this.layer.ranked[this.concept] ?? [];
+    return this.chosen ?? rankedIn(this.layer, this.concept);
   }
 
   get edits() {
@@ -56,25 +60,33 @@ class Painting {
       region,
       strength: Number($("strength").value),
     };
-    this.strokes.push({ edit, concept: this.chosen ? null : this.concept, mode: this.mode, on: true });
-    this.undone = [];
-    this.render(true);
+    this.change([...this.strokes, { edit, concept: this.chosen ? null : this.concept, mode: this.mode, on: true }]);
+  }
+
+  /** Other strokes instead, which can be undone. */
+  change(strokes) {
+    this.past.push(this.strokes);
+    this.future = [];
+    this.strokes = strokes;
+    this.render();
   }
 
   undo() {
-    if (this.strokes.length) this.undone.push(this.strokes.pop());
+    if (!this.past.length) return;
+    this.future.push(this.strokes);
+    this.strokes = this.past.pop();
     this.render();
   }
 
   redo() {
-    if (this.undone.length) this.strokes.push(this.undone.pop());
+    if (!this.future.length) return;
+    this.past.push(this.strokes);
+    this.strokes = this.future.pop();
     this.render();
   }
 
   reset() {
-    this.undone = [...this.strokes].reverse();
-    this.strokes = [];
-    this.render();
+    if (this.strokes.length) this.change([]);
   }
 
   setSeed(seed) {
@@ -90,8 +102,8 @@ class Painting {
   // ---- pictures
 
   /** Compute and show the picture; of several that are asked for meanwhile, only the last is computed. */
-  async render(tell = false) {
-    this.wanted = { seed: this.seed, edits: this.edits, tell };
+  async render() {
+    this.wanted = { seed: this.seed, edits: this.edits, strokes: this.strokes };
     this.showState();
     if (this.working) return this.working;
     this.working = this.work();
@@ -101,9 +113,9 @@ class Painting {
 
   async work() {
     const busy = setTimeout(() => this.canvas.parentElement.classList.add("busy"), BUSY);
-    try {
-      while (this.wanted) {
-        const { seed, edits, tell } = this.wanted;
+    while (this.wanted) {
+      try {
+        const { seed, edits, strokes } = this.wanted;
         this.wanted = null;
         const given = { seed, levels: told.levels };
         const read = told.readout && edits.length > 0;
@@ -114,15 +126,13 @@ class Painting {
         this.last = after;
         this.draw(this.canvas, after.picture);
         this.draw($("before"), this.before.picture);
-        if (told.readout) this.tellChange(edits.length > 0, tell);
+        if (told.readout) this.tellChange(strokes.filter((stroke) => stroke.on));
+      } catch (error) {
+        this.say("This could not be computed.", error.message, true);
       }
-    } catch (error) {
-      this.say("This could not be computed.", error.message, true);
-    } finally {
-      clearTimeout(busy);
-      this.canvas.parentElement.classList.remove("busy");
-      document.body.dataset.idle = String(Number(document.body.dataset.idle ?? 0) + 1);
     }
+    clearTimeout(busy);
+    this.canvas.parentElement.classList.remove("busy");
   }
 
   draw(canvas, picture) {
@@ -156,9 +166,9 @@ class Painting {
     $("result").classList.toggle("warn", warns);
   }
 
-  /** What the strokes did, in percent of the picture; the largest changes first. */
-  tellChange(edited) {
-    if (!edited) {
+  /** What the strokes did, in percent of the picture: the concept of the last one first, then the largest changes. */
+  tellChange(strokes) {
+    if (!strokes.length) {
       this.say(`Image ${this.seed}, as the network draws it.`, "Choose what to paint, and drag over the picture.");
       return;
     }
@@ -169,18 +179,20 @@ class Painting {
     });
     const changes = told.concepts.map(([name], c) => [name, counts[1][c] - counts[0][c]]);
     const large = changes.filter(([, change]) => Math.abs(change) >= 0.1);
-    large.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+    const asked = strokes.at(-1).concept;
+    large.sort((a, b) => (b[0] === asked) - (a[0] === asked) || Math.abs(b[1]) - Math.abs(a[1]));
     const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(1)} %`;
     const [most, ...others] = large.map(([name, change]) => `${name} ${signed(change)}`);
     if (!most) this.say("Nothing changed.", "Another place, or another strength, may do more.", true);
-    else this.say(`${most} of the picture`, others.slice(0, 4).join(", "));
+    else if (asked && large[0][0] !== asked) this.say(`${asked}: nothing changed`, [most, ...others].slice(0, 4).join(", "));
+    else this.say(`${most} of the picture${strokes.length > 1 ? ", all strokes together" : ""}`, others.slice(0, 4).join(", "));
   }
 
   showState() {
     $("seed").value = this.seed;
-    $("undo").disabled = !this.strokes.length;
+    $("undo").disabled = !this.past.length;
     $("reset").disabled = !this.strokes.length;
-    $("redo").disabled = !this.undone.length;
+    $("redo").disabled = !this.future.length;
     for (const tile of $("tiles").children) {
       tile.setAttribute("aria-checked", String(!this.chosen && tile.dataset.concept === this.concept));
     }
@@ -189,7 +201,7 @@ class Painting {
       tile.setAttribute("aria-pressed", String(this.pages * STRIP + i === this.seed));
     }
     $("units").textContent = this.chosen
-      ? `units ${this.chosen.join(", ")}`
+      ? `units ${this.chosen.join(", ") || "of your choice: tick some below"}`
       : `${this.units.length} units of ${this.layer.name}: ${this.units.join(", ")}`;
     this.showStrokes();
     this.showUnits();
@@ -201,14 +213,8 @@ class Painting {
       const { units, layer, strength } = stroke.edit;
       const name = stroke.concept ?? `units ${units.join(", ")}`;
       const words = `${{ add: "draw", remove: "remove", edit: "edit" }[stroke.mode]} ${name}`;
-      const change = () => {
-        stroke.on = !stroke.on;
-        this.render();
-      };
-      const drop = () => {
-        this.strokes.splice(i, 1);
-        this.render();
-      };
+      const change = () => this.change(this.strokes.with(i, { ...stroke, on: !stroke.on }));
+      const drop = () => this.change(this.strokes.toSpliced(i, 1));
       const box = el("input", { type: "checkbox", checked: stroke.on, onchange: change });
       const about = el("small", {}, ` ${layer}, ${units.length} units, strength ${strength}`);
       const away = el("button", { type: "button", class: "plain", "aria-label": `delete: ${words}`, onclick: drop }, "×");
@@ -235,6 +241,11 @@ class Painting {
     list.scrollTop = place;
   }
 
+  chooseNone() {
+    this.chosen = [];
+    this.showState();
+  }
+
   choose(unit, on) {
     const rest = this.units.filter((other) => other !== unit);
     this.chosen = on ? [...rest, unit] : rest;
@@ -252,8 +263,15 @@ class Painting {
   /** Take over a recipe; an Error says what is wrong with it. */
   load(text) {
     const { seed, edits } = checkedRecipe(text, told);
-    this.strokes = edits.map((edit) => ({ edit, concept: null, mode: "edit", on: true }));
-    this.undone = [];
-    this.setSeed(seed);
+    this.seed = seed;
+    this.change(edits.map((edit) => ({ edit, ...nameOf(edit), on: true })));
   }
+}
+
+/** Concept and mode of an edit that this page would have made; else none, and "edit". */
+function nameOf({ layer, units, level }) {
+  const mode = { "q0.995": "add", 0: "remove" }[level] ?? "edit";
+  const ranked = told.layers.find(({ name }) => name === layer)?.ranked ?? {};
+  const known = Object.entries(ranked).find(([, own]) => mode !== "edit" && own.join() === units.join());
+  return { concept: known?.[0] ?? null, mode };
 }

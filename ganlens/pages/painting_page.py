@@ -87,7 +87,7 @@ def painting_page(
     ...     page.stat().st_size < 7e6
     True
     """
-    seed, k = as_seeds(seed)[0], check_integer("k", k)
+    seed, k = as_seeds([seed])[0], check_integer("k", k)
     layers = {D.layer: D for D in check_dissections(dissections).values()}
     if path is None:
         return InNotebook(page_of(layers, seed, k, readout, progress))
@@ -121,6 +121,8 @@ def page_of(layers: Mapping[str, Dissection], seed: int, k: int, readout: bool, 
         raise ValueError("the dissections are of several generators; expected layers of one")
     if G.classes:
         raise ValueError(f"{G.name} draws {G.classes} classes, which a page cannot choose yet")
+    if G.image_shape[0] != 3:
+        raise ValueError(f"{G.name} makes images of {G.image_shape[0]} channels; a page shows those of 3")
     program = program_of(G, list(G.layers))
     check_program(program, G, list(layers), progress)
     segmenter = (
@@ -193,8 +195,6 @@ def told_of(G: Generator, layers: Mapping[str, Dissection], seed: int, k: int) -
     colors = ["#" + color.tobytes().hex() for color in palette(len(names))]
     shown = [layer_of(D, names, k) for D in layers.values()]
     ranked = [name for layer in shown for name in layer["ranked"]]
-    if not ranked:
-        raise ValueError("no unit of these layers draws a concept; there is nothing to paint with")
     height, width = G.image_shape[1:]
     return {
         "generator": G.name,
@@ -207,7 +207,7 @@ def told_of(G: Generator, layers: Mapping[str, Dissection], seed: int, k: int) -
         "levels": {name: levels_of(G, name) for name in layers},
         "layers": shown,
         "concepts": [list(pair) for pair in zip(names, colors, strict=True)],
-        "start": "tree" if "tree" in ranked else ranked[0],
+        "start": "tree" if "tree" in ranked else ranked[0] if ranked else None,  # without, units are picked by hand
     }
 
 
@@ -215,7 +215,8 @@ def levels_of(G: Generator, layer: str) -> dict[str, list[float]]:
     """Named levels of all units of a layer, as numbers."""
     levels = G.levels(layer)
     found = {name: levels.mean() if q is None else levels.quantile(q) for name, q in LEVELS.items()}
-    return {name: [float(f"{value:.9g}") for value in values.tolist()] for name, values in found.items()}
+    known = {name: values.nan_to_num(0.0).tolist() for name, values in found.items()}  # broken units have none
+    return {name: [float(f"{value:.9g}") for value in values] for name, values in known.items()}
 
 
 def layer_of(D: Dissection, names: list[str], k: int) -> dict:
@@ -254,7 +255,7 @@ def document(title: str, told: dict, weights: bytes, scores: bytes) -> str:
     ]
     parts = [
         data("worker", "text/plain", "\n".join(read(f"engine/{name}") for name in ENGINE)),
-        data("told", "application/json", json.dumps(told).replace("<", "\\u003c")),
+        data("told", "application/json", json.dumps(told, allow_nan=False).replace("<", "\\u003c")),
         numbers("weights", weights),
         numbers("segmenter-weights", scores) if scores else None,
         numbers("kernel", (HERE / "engine" / "kernel.wasm").read_bytes()),

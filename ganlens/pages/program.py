@@ -73,12 +73,7 @@ class Program:
         return self.step("pad", [x], shape, sides=[left, right, above, below], mode=mode)
 
     def affine(self, x: int, scale: np.ndarray, shift: np.ndarray) -> int:
-        """Times a number of each unit, plus another; what follows a convolution becomes part of it."""
-        last = self.steps[-1] if self.steps else None
-        if last and last["op"] == "affine" and last["y"] == x and x not in self.layers.values():
-            before = [self.array(last[name]) for name in ("scale", "shift")]
-            last["scale"], last["shift"] = self.keep(before[0] * scale), self.keep(before[1] * scale + shift)
-            return x
+        """Times a number of each unit, plus another."""
         return self.step("affine", [x], self.shapes[x], scale=self.keep(scale), shift=self.keep(shift))
 
     def convolution(self, x, weight, bias, stride, padding, depthwise: bool, shape) -> int:
@@ -148,7 +143,7 @@ class Program:
     def run(self, x: torch.Tensor, edit: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, r: r):
         """The last map of one input, as torch computes the steps; ``edit`` may change the maps of layers."""
         maps: dict[int, torch.Tensor] = {0: x.reshape(1, *self.shapes[0]).double()}
-        names = {number: name for name, number in self.layers.items()}
+        names = {number: name for name, number in self.layers.items()}  # each map is of one layer at most
         for step in self.steps:
             given = [maps[number] for number in step["x"]]
             found = self.computed(step, given, self.shapes[step["y"]])

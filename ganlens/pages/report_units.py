@@ -64,8 +64,10 @@ def row(D: Dissection, label: UnitLabel, heads: list[str], best: float, marks: l
     second = None if then is None else join(then.name, " ", h("small", f"{label.runner_up_iou:.3f}"))
     alone = removed(D, label)
     iou = join(f"{label.iou:.3f}", h("span", bar, class_="bar", aria_hidden="true"))
+    formula = D.formulas.of(label.unit) if D.formulas else None
+    closer = formula and h("p", f"closer: {formula.formula} ", h("small", f"{formula.iou:.3f}"), class_="closer")
     cells = {
-        "draws": (join(h("b", concept.name), " ", h("small", concept.category), *badges), "text", None),
+        "draws": (join(h("b", concept.name), " ", h("small", concept.category), *badges, closer), "text", None),
         "IoU": (join(iou, spread), "number iou", label.iou),
         "chance": (f"{label.chance:.3f}", "number", label.chance),
         "runner-up": (second, "text", label.runner_up_iou if then else None),

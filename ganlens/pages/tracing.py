@@ -47,16 +47,21 @@ def traced(net: nn.Module, run: Callable[[torch.Tensor], torch.Tensor], given: t
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         if names[module] in layers and isinstance(output, torch.Tensor):
-            recorder.program.layers[names[module]] = recorder.number(output)
+            recorder.mark(names[module], output)
         inside.pop()
 
     handles = [m.register_forward_pre_hook(lambda module, _: inside.append(names[module])) for m in names]
     recorder.where = lambda: inside[-1]
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     try:
+        for parameter in learning:  # products are made in another way where gradients may be wanted
+            parameter.requires_grad_(False)
         with torch.no_grad(), hooks((module, leave) for module in names), recorder:
             output = run(given)
         recorder.program.end(recorder.number(output))
     finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
         for handle in handles:
             handle.remove()
     return recorder.program
@@ -80,6 +85,16 @@ class Recorder(TorchDispatchMode):
             raise number
         return number
 
+    def mark(self, layer: str, output: torch.Tensor) -> None:
+        """Remember which map is a layer's: one of its own, so that an edit of it changes nothing else."""
+        number, program = self.number(output), self.program
+        if layer in program.layers:
+            raise cannot(layer, "runs more than once")
+        if number == 0 or number in program.layers.values():
+            number = program.step("view", [number], program.shapes[number])
+            self.known[id(output)] = output, number
+        program.layers[layer] = number
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
         flat = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else [arg])]
@@ -98,7 +113,7 @@ class Recorder(TorchDispatchMode):
         first, shape = args[0], tuple(output.shape[1:])
         if name in SAME or (name == "expand" and output.shape == first.shape):
             return self.number(first)
-        if len(output) != GRANULE and name not in ("t", "bmm"):
+        if (not output.ndim or len(output) != GRANULE) and name not in ("t", "bmm"):
             raise cannot(self.where(), f"{name} mixes images, or has no axis of images")
         if name in WHOLE and self.is_whole(name, args, output):
             return self.number(first[0] if name == "cat" else first)
@@ -117,6 +132,11 @@ class Recorder(TorchDispatchMode):
 
     # ---- operations
 
+    def write_expand(self, args: list, options: dict, shape: tuple) -> int:
+        if shape[1:] != args[0].shape[2:] or args[0].shape[1] != 1:
+            raise cannot(self.where(), "repeats rows or columns")
+        return self.program.step("concat", [self.number(args[0])] * shape[0], shape)
+
     def write_convolution(self, args: list, options: dict, shape: tuple) -> int:
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
         where, channels = self.where(), weight.shape[0]
@@ -124,6 +144,8 @@ class Recorder(TorchDispatchMode):
             raise cannot(where, "is a convolution with dilation, or not of two axes")
         if groups not in (1, channels) or (groups > 1 and (transposed or weight.shape[1] != 1)):
             raise cannot(where, f"is a convolution of {groups} groups")
+        if transposed and stride[0] != stride[1]:
+            raise cannot(where, f"is a transposed convolution with strides {tuple(stride)}")
         arrays = weight.detach().float().numpy(), None if bias is None else bias.detach().float().numpy()
         way = self.program.transposed_convolution if transposed else self.program.convolution
         return way(self.number(x), *arrays, tuple(stride), tuple(padding), groups > 1, shape)
@@ -263,4 +285,6 @@ class Recorder(TorchDispatchMode):
         side, stride = list(args[1]), list(args[2] if len(args) > 2 and args[2] else args[1])
         if side != stride or len({*side}) != 1 or any(any(np.atleast_1d(a)) for a in args[3:4]):
             raise cannot(self.where(), "is a pooling whose windows overlap")
+        if len(args) > 5 and args[5]:
+            raise cannot(self.where(), "is a pooling with ceil_mode")
         return self.program.step("maxpool", [self.number(args[0])], shape, side=side[0])

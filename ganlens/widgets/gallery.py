@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ganlens.dissection.saved import FLAGS
 from ganlens.dissection.unit_tables import spread_of
 from ganlens.images import encode
 from ganlens.segmenters.base import Concept, known_as
-from ganlens.widgets.panel import View, as_dissections, source
+from ganlens.widgets.panel import View, source
 from ganlens.widgets.thumbnails import closeups, kept_strips, strips
 
 SORTS = ("iou", "unit", "label", "concept")
@@ -126,31 +127,40 @@ class UnitGallery(View):
         It opens when labels are first known, and gets pictures when the dissection is done; ``options`` are those of a
         gallery.
         """
+        signature(cls).bind(None, **options)
         opened: list[UnitGallery] = []
 
-        def watch(found: Dissection | Mapping[str, Dissection], done: bool) -> None:
-            by_layer = as_dissections(found)
+        def watch(found: Dissection | Mapping, done: bool) -> None:
+            by_layer = of_first_rule(found)
             if not done:  # the generator is at work
                 by_layer = {layer: replace(D, generator=None) for layer, D in by_layer.items()}
-            if not opened:
+            if not opened or not opened[-1].is_alike(by_layer):
                 opened.append(cls(by_layer, **options))
-                display(opened[0])
-            opened[0].update(by_layer, "" if done else so_far(by_layer))
+                display(opened[-1])
+            opened[-1].update(by_layer, "" if done else so_far(by_layer))
 
         return watch
 
     def update(self, dissections: Dissection | Mapping[str, Dissection], note: str = "") -> None:
         """Show newer dissections of the same layers, under a note; what is chosen, sorted and filtered stays."""
         newer = self.accept(dissections)
-        if {*newer} != {*self.dissections} or any(
-            D.iou.shape != newer[layer].iou.shape for layer, D in self.dissections.items()
-        ):
+        if not self.is_alike(newer):
             raise ValueError(f"dissections of {', '.join(newer)}; expected {', '.join(self.dissections)}, made alike")
+        for layer, D in newer.items():
+            D.flags = self.dissections[layer].flags | D.flags
         with self.lock:
             self.dissections = newer
             table = tabulate(self.D, self.k)
             self.flags, self.table = self.D.flags, table | {"note": note or table["note"]}
         self.keep_picture()
+
+    def is_alike(self, dissections: Mapping[str, Dissection]) -> bool:
+        """Whether dissections are of the same layers, generator and concepts as those on show."""
+
+        def kind(by_layer: Mapping[str, Dissection]) -> dict:
+            return {name: (D.concepts, D.origin["generator_fingerprint"]) for name, D in by_layer.items()}
+
+        return kind(dissections) == kind(self.dissections)
 
     # ---- state
 
@@ -290,6 +300,16 @@ def tabulate(D: Dissection, k: int) -> dict:
         "segmented": D.segmenter is not None,
         "note": "" if generator else NO_IMAGES,
     }
+
+
+def of_first_rule(found: Dissection | Mapping) -> dict[str, Dissection]:
+    """Dissections by layer, of what `ganlens.dissect` returns: those of the first rule where there are several."""
+    if isinstance(found, Dissection):
+        return {found.layer: found}
+    by_layer: dict[str, Dissection] = {}
+    for part in found.values():
+        by_layer = of_first_rule(part) | by_layer
+    return {layer: by_layer[layer] for layer in by_layer}
 
 
 def so_far(by_layer: Mapping[str, Dissection]) -> str:

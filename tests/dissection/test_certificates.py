@@ -173,8 +173,7 @@ class TestDissection:
         assert "gave NaN" in D.describe(171)
 
     def test_files(self, by_rule, tmp_path):
-        D = replace(by_rule["iqr"])
-        D.keep_control(by_rule["iqr"])
+        D = replace(by_rule["iqr"], control=by_rule["iqr"].iou.max(0))
         D.save(tmp_path / "D.npz")
         again = gl.Dissection.load(tmp_path / "D.npz")
         same(again.certificates, D.certificates)
@@ -207,7 +206,9 @@ class TestControl:
         D.keep_control(U)
         assert (D.control == U.iou.max(0)).all()
         assert all(D.iou[unit, D.iou[unit].argmax()] > D.control[D.iou[unit].argmax()] for unit in D.interpretable)
-        D.keep_control(by_rule["quantile"])  # nothing is better than itself
+        other = replace(U, on=D.on, overlap=D.overlap, area=D.area, scope=D.scope)  # as good as the trained one
+        vars(other).pop("iou", None)
+        D.keep_control(other)
         assert D.interpretable == []
         assert "no better than units of an untrained network" in D.describe(171)
 
@@ -215,6 +216,10 @@ class TestControl:
         D = replace(by_rule["quantile"])
         with pytest.raises(ValueError, match="another rule"):
             D.keep_control(by_rule["iou"])
+        with pytest.raises(ValueError, match="very same network"):
+            D.keep_control(by_rule["quantile"])
+        with pytest.warns(UserWarning, match="the control saw 16 images"):
+            D.keep_control(gl.dissect(G.untrained(), S, "layer4", n=16, progress=False))
         with pytest.raises(ValueError, match="another layer"):
             D.keep_control(gl.dissect(G, S, "layer5", n=8, progress=False))
         with pytest.raises(ValueError, match="Dissection"):
@@ -296,13 +301,45 @@ class TestAuto:
         np.testing.assert_array_equal(stages[0][0].iou, alone.iou)
         np.testing.assert_array_equal(D.iou, gl.dissect(G, S, "layer3", n=D.n, progress=False).iou)
 
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_an_error_of_who_watches_loses_nothing(self, G, S, tmp_path, error):
+        path = tmp_path / "state.npz"
+
+        def watch(D, done):
+            if not done:
+                raise error("enough")
+
+        arguments = {"n": 600, "checkpoint": path, "progress": False}
+        if error is RuntimeError:
+            with pytest.raises(RuntimeError, match="enough"):
+                gl.dissect(G, S, "layer9", watch=watch, **arguments)
+        else:
+            with pytest.warns(UserWarning, match="interrupted after 384"):
+                assert gl.dissect(G, S, "layer9", watch=watch, **arguments).n == 384
+        counted, seen = [], []
+        gl.dissect(
+            G,
+            S,
+            "layer9",
+            **arguments | {"progress": lambda done, n: counted.append(done)},
+            watch=lambda D, _: seen.append(D.n),
+        )
+        assert (counted[0], seen) == (384, [512, 600])
+
+    def test_what_was_watched_stays_as_it_was(self, G, S):
+        seen = []
+        gl.dissect(G, S, "layer9", n=400, watch=lambda D, done: seen.append(D), progress=False)
+        alone = gl.dissect(G, S, "layer9", n=384, progress=False)
+        assert (seen[0].levels.counts == alone.levels.counts).all()
+
     def test_what_it_does_not_take(self, G, S):
         with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="takes no executor"):
             gl.dissect(G, S, "layer9", n="auto", executor=pool)
         with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="watch looks at the images in turn"):
             gl.dissect(G, S, "layer9", watch=print, executor=pool)
-        with pytest.raises(ValueError, match="expected something that can be called"):
-            gl.dissect(G, S, "layer9", watch="gallery")
+        for wrong in ("gallery", gl.UnitGallery, gl.UnitGallery.live, lambda found: None):
+            with pytest.raises(ValueError, match="expected something that is called with"):
+                gl.dissect(G, S, "layer9", watch=wrong)
         with pytest.raises(ValueError, match="n=many"):
             gl.dissect(G, S, "layer9", n="many")
 

@@ -616,7 +616,7 @@ class TestBadInput:
             ({"layers": "leyer"}, "no layer 'leyer' in Lattice; did you mean 'layer'"),
             ({"layers": ["layer", "x"]}, "no layer 'x' in Lattice. It has layer"),
             ({"layers": []}, "no layer given; Lattice has layer"),
-            ({"n": 0}, "n=0: a sample has 1 … 1000000 images"),
+            ({"n": 0}, "n=0: expected 1 … 1000000 images"),
             ({"n": -4}, "n=-4"),
             ({"n": 10**6 + 1}, "n=1000001"),
             ({"rule": "best"}, "rule 'best': expected one of quantile, iqr, iou"),

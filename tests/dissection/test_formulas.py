@@ -104,6 +104,25 @@ class TestPlanted:
         assert {one.unit: one.formula for one in found.found if one.unit < 4} == {u: WANTED[u] for u in (1, 2, 3)}
         assert all(len(one.formula.split(" or ")) + len(one.formula.split(" and ")) == 3 for one in found.found)
 
+    @pytest.mark.parametrize("rule", ["quantile", "iqr", "iou"])
+    def test_labels_of_other_images_say_nothing(self, G, S, rule):
+        """Units that are on nearly everywhere gain much by long formulas, whatever images show."""
+
+        def of_another(x):
+            seeds = [int(1e6 + 1e5 * picture.abs().sum().item() % 1e6) for picture in x]
+            return S.labels(G.generate(seeds))
+
+        other = gl.Segmenter.wrap(of_another, S.concepts, name="other images")
+        D = gl.dissect(G, other, "layer6", n=256, rule=rule, progress=False)
+        assert len(gl.unit_formulas(D, n=512, progress=False).found) <= 1
+
+    def test_chance_is_no_less_than_that_of_the_same_formula(self, G, S):
+        D = gl.dissect(G, S, "layer4", n=128, rule="iqr", progress=False)
+        found = gl.unit_formulas(D, n=256, progress=False).found[:6]
+        assert found
+        assert all(one.chance >= 0 for one in found)
+        assert all(one.gain - one.chance > 0 for one in found)
+
     def test_labels_that_say_nothing(self, planes):
         shuffled = gl.Segmenter.wrap(
             lambda x: planted.formula_planes(x.roll(1, 0)), planted.FORMULA_CONCEPTS, name="of other images"
@@ -111,11 +130,19 @@ class TestPlanted:
         D = replace(planes, segmenter=shuffled)
         assert gl.unit_formulas(D, n=1024, progress=False).found == ()
 
+    @pytest.mark.parametrize(("rule", "quantile"), [("iou", 0.01), ("quantile", 0.05)])
+    def test_noise_follows_nothing(self, rule, quantile):
+        """Maps that have nothing to do with the picture; formulas of 3 concepts come close to the bar by their size."""
+        G = gl.Generator.wrap(planted.Noise(), planted.Z, layers=["layer"], name="noise")
+        D = gl.dissect(G, planted.shares(0.06), "layer", n=256, rule=rule, quantile=quantile, progress=False)
+        found = [len(gl.unit_formulas(D, n=512, sample=sample, progress=False).found) for sample in range(4)]
+        assert sum(found) <= 2  # of 120
+
 
 class TestResult:
     def test_kept_shown_and_saved(self, planes, tmp_path):
         D = replace(planes, formulas=gl.unit_formulas(planes, n=256, progress=False))
-        assert "Closer: a or b (IoU " in D.describe(1)
+        assert "Closer, on held-out images: a or b (IoU " in D.describe(1)
         assert "Closer" not in D.describe(0)
         assert [row["formula"] for row in D.rows()][:2] == ["", "a or b"]
         assert "formula" not in planes.rows()[0]
@@ -125,6 +152,30 @@ class TestResult:
         assert repr(again.formulas) == repr(D.formulas)
         assert "a or b" in D.formulas._repr_html_()
         assert len(D.formulas.table()) == len(D.formulas.found)
+
+    def test_units_of_any_kind(self, planes):
+        assert gl.unit_formulas(planes, [], n=128, progress=False).units == 0
+        some = gl.unit_formulas(planes, (np.int64(unit) for unit in (1, 1, 0)), n=128, progress=False)
+        assert some.units == 2
+
+    def test_concepts_of_one_name(self, planes):
+        concepts = tuple(gl.Concept("b", "material") if c.name == "gold" else c for c in planes.concepts)
+        D = replace(planes, concepts=concepts)
+        assert gl.unit_formulas(D, [1], n=512, progress=False).found[0].formula == "a or b:thing"
+
+    def test_formulas_of_another_layer_are_not_saved(self, planes, tmp_path):
+        found = gl.unit_formulas(planes, n=256, progress=False)
+        wrong = replace(found, found=(found.found[0]._replace(unit=99),))
+        with pytest.raises(ValueError, match="formulas"):
+            replace(planes, formulas=wrong).save(tmp_path / "D.npz")
+        assert not (tmp_path / "D.npz").exists()
+
+    def test_nothing_found(self, planes, tmp_path):
+        none = gl.unit_formulas(planes, [0, 7], n=128, progress=False)
+        assert (len(none.table()), none.rows()) == (0, [])
+        none.to_csv(tmp_path / "none.csv")
+        assert (tmp_path / "none.csv").read_text().startswith("unit,formula,iou")
+        assert "<table" not in none._repr_html_()
 
     def test_interrupt_gives_a_part(self, planes):
         def press(done, total):

@@ -51,7 +51,7 @@ def test_steps_of_one_kind(context, name, compiled):
     "name",
     [
         *("transposed with more", "convolution 5 2", "batch norm", "pixel norm", "nearest", "bilinear"),
-        *("bilinear by corners", "pooling", "two paths", "flat again"),
+        *("bilinear by corners", "pooling", "two paths", "flat again", "style", "affine twice", "grey"),
     ],
 )
 def test_other_steps(context, name):

@@ -135,6 +135,12 @@ def test_recipes_of_python_are_taken(page, D):
         ({"format": 2}, "format 1"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
+        ({"settings": {"truncation": 0.5}}, "other settings"),
+        ({"edits": [None]}, "it is none"),
+        ({"edits": [{"layer": ["layer4"], "units": [1]}]}, "no layer"),
+        ({"edits": [{"layer": "layer4", "units": [1], "level": 1e300}]}, "level"),
+        ({"edits": [{"layer": "layer4", "units": [1], "level": {"length": 1}}]}, "level"),
+        ({"edits": [{"layer": "layer4", "units": [1], "region": ["aaaaaaaa"] * 8}]}, "region"),
         ({"edits": [{"layer": "layer44", "units": [1]}]}, "no layer layer44"),
         ({"edits": [{"layer": "__proto__", "units": [1]}]}, "no layer __proto__"),
         ({"edits": [{"layer": "layer4", "units": [192]}]}, "0 … 191"),
@@ -167,6 +173,61 @@ def test_the_list_of_units(page, D):
     assert close(picture(page), gl.replay(gl.Recipe.of(D.generator, SEED)))
     page.locator("[data-is=strokes] button").click()
     assert page.locator("[data-is=strokes] li").count() == 0
+
+
+def test_the_keyboard_is_enough(page):
+    page.locator("[data-is=stage]").focus()
+    for key in ("ArrowUp", "ArrowLeft", "ArrowLeft", " "):
+        page.keyboard.press(key)
+    idle(page)
+    region = np.array(json.loads(page.evaluate("() => painting.recipe"))["edits"][0]["region"])
+    assert region[2:4, 1:3].any()
+    assert region[5:].sum() + region[:, 5:].sum() == 0
+    page.keyboard.press("x")
+    assert page.locator("[data-is=remove]").get_attribute("aria-checked") == "true"
+
+
+def test_everything_can_be_undone(page):
+    for x in (0.2, 0.5):
+        drag(page, (x, 0.7), (x + 0.1, 0.7))
+    two = page.evaluate("() => painting.recipe")
+    page.locator("[data-is=reset]").click()
+    idle(page)
+    assert json.loads(page.evaluate("() => painting.recipe"))["edits"] == []
+    page.locator("[data-is=undo]").click()
+    idle(page)
+    assert page.evaluate("() => painting.recipe") == two
+    page.locator("[data-is=strokes] button").first.click()
+    page.locator("[data-is=undo]").click()
+    idle(page)
+    assert page.evaluate("() => painting.recipe") == two
+    page.evaluate("text => painting.load(text)", two)
+    assert page.locator("[data-is=strokes]").inner_text().count("draw tree") == 2
+
+
+def test_a_seed_that_is_none(page):
+    page.locator("[data-is=seed]").fill("")
+    page.locator("[data-is=seed]").press("Enter")
+    assert "whole number" in page.locator("[data-is=result]").inner_text()
+    assert page.evaluate("() => painting.seed") == SEED
+
+
+def test_units_without_a_concept(context, folder, S):
+    """A network that draws nothing still paints, with units that are picked by hand."""
+    G = gl.load_generator(ROOT / "tests" / "data" / "proggan_32.pth")
+    D = gl.dissect(G, gl.load_segmenter("colors"), "layer3", n=32, progress=False)
+    D = replace(D, overlap=0 * D.overlap)
+    said = []
+    page = opened(context, gl.painting_page(D, folder / "none.html", progress=False), said)
+    page.locator("summary").click()
+    page.locator("[data-is=list] input").first.check()
+    drag(page, (0.3, 0.3), (0.6, 0.6))
+    recipe = gl.Recipe.from_json(page.evaluate("() => painting.recipe"))
+    assert len(recipe.edits[0].units) == 1
+    found = np.array(page.evaluate(PIXELS, "picture"), np.uint8).reshape(32, 32, 4)[..., :3]
+    assert close(found, gl.replay(recipe, generator=G))
+    assert said == []
+    page.close()
 
 
 def test_a_picture_is_saved(page, D, tmp_path):
@@ -224,6 +285,39 @@ def test_names_are_no_markup(D, folder, context):
     assert page.locator("img").count() == 0
     assert said == []
     page.close()
+
+
+def test_a_broken_unit_and_names_of_javascript(D, folder, context):
+    """Levels that are no numbers, and names that every object has."""
+    names = {"tree": "constructor", "sky": "toString", "door": "__proto__"}
+    concepts = tuple(Concept(names.get(c.name, c.name), c.category) for c in D.concepts)
+    G = D.generator
+    odd, said = replace(D, concepts=concepts), []
+    page = opened(context, gl.painting_page(odd, folder / "names.html", readout=False, progress=False), said)
+    tiles = page.locator("[data-is=tiles] button")
+    for i in range(tiles.count()):
+        tiles.nth(i).click()
+        assert page.evaluate("() => painting.units.length") == 20
+    drag(page, (0.3, 0.7), (0.4, 0.7))
+    assert close(picture(page), gl.replay(gl.Recipe.from_json(page.evaluate("() => painting.recipe")), generator=G))
+    assert said == []
+    page.close()
+
+
+def test_the_last_state_is_shown(page, D):
+    """Seeds and strokes faster than they are computed, one of them impossible."""
+    page.evaluate(
+        """() => {
+            painting.setSeed(3);
+            const edit = { layer: "layer4", units: [7], level: "x", region: null, strength: 1 };
+            painting.strokes = [{ on: true, concept: null, mode: "edit", edit }];
+            painting.render();
+            painting.strokes = [];
+            for (let seed = 4; seed < 12; seed++) painting.setSeed(seed);
+        }"""
+    )
+    idle(page)
+    assert close(picture(page), gl.replay(gl.Recipe.of(D.generator, 11)))
 
 
 def test_sizes(D, file, folder):

@@ -36,6 +36,12 @@ def trained(units: int) -> nn.BatchNorm2d:
     return norm
 
 
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
 class PixelNorm(nn.Module):
     def forward(self, r):
         return r / torch.sqrt(r.pow(2).mean(1, keepdim=True) + 1e-8)
@@ -53,7 +59,28 @@ class Skip(nn.Module):
         return torch.cat([r + other, r * other.sigmoid(), 2 * r - 1], 1)
 
 
+class Style(nn.Module):
+    """A number of each unit, from the map itself, for all cells; and a map of one unit for all units."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(120, 6)
+
+    def forward(self, r):
+        style = self.linear(r.flatten(1))[:, :, None, None]
+        return (r + style) * style * r.mean(1, keepdim=True)
+
+
+class Twice(nn.Module):
+    def forward(self, r):
+        h = r.relu() * 2
+        return (h + 1).relu() + h
+
+
 CHAINS = {
+    "style": chain(Style()),
+    "affine twice": chain(Twice()),
+    "grey": chain(nn.Conv2d(6, 1, 1), Lambda(lambda r: r.expand(-1, 3, -1, -1))),
     "transposed with more": chain(nn.ConvTranspose2d(6, 9, 3, 2, 1, output_padding=1, bias=False)),
     "oblong": chain(nn.Conv2d(6, 4, (1, 3), (2, 1), padding=(0, 2))),
     "depthwise": chain(nn.Conv2d(6, 6, 3, padding=1, groups=6)),
@@ -150,12 +177,37 @@ class Weighs(nn.Module):
         (nn.GroupNorm(2, 6), "module '2'"),
         (nn.Upsample(size=(7, 9)), "module '2' enlarges by a fraction"),
         (nn.MaxPool2d(3, 1), "module '2' is a pooling whose windows overlap"),
+        (nn.MaxPool2d(3, ceil_mode=True), "module '2' is a pooling with ceil_mode"),
+        (nn.ConvTranspose2d(6, 6, 3, (2, 1)), "module '2' is a transposed convolution with strides"),
+        (Lambda(lambda r: r * r.sum()), "module '2'"),
+        (Lambda(lambda r: r[:, :, :1].expand(-1, -1, 4, -1)), "module '2'"),
         (Weighs(), "module '2' takes a mean over something else than units"),
     ],
 )
 def test_what_cannot_run_is_named(module, message):
     with pytest.raises(ValueError, match=message):
         of_net(chain(module))
+
+
+def test_layers_that_share_a_map():
+    """The input itself, a module that does nothing, and a container with its last child: edits stay what they are."""
+    net = nn.Sequential(nn.Unflatten(1, (3, 2, 2)), nn.Identity(), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
+    program, z = of_net(net, layers=["0", "1", "2", "2.1"]), torch.randn(1, 12)
+    assert len({*program.layers.values()}) == 4
+    times = {"0": 2.0, "1": 3.0, "2": 5.0, "2.1": 7.0}
+    for names in (["0"], ["1", "2"], ["2.1"], list(times)):
+        r = net[0](z) * np.prod([times[name] for name in names if name in ("0", "1")])
+        expected = net[2](r) * np.prod([times[name] for name in names if name in ("2", "2.1")])
+        found = program.run(z, lambda name, r, names=names: r * times[name] if name in names else r)
+        torch.testing.assert_close(found.float(), expected)
+
+
+def test_networks_that_learn():
+    net = gl.load_generator(DATA / "proggan_32.pth", fast=False).net.requires_grad_(True)
+    G = gl.Generator.wrap(net, gl.load_generator(DATA / "proggan_32.pth").z_dim)
+    assert program_of(G, list(G.layers)).steps
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    net.requires_grad_(False)
 
 
 def test_images_that_depend_on_each_other():

@@ -654,3 +654,24 @@ class TestUpdate:
         with pytest.raises(ValueError, match="expected layer4"):
             gallery.update(gl.dissect(G, S, "layer5", n=8, progress=False))
         gallery.close()
+
+    def test_a_live_one_keeps_flags(self, G, S, monkeypatch):
+        shown = []
+        monkeypatch.setattr("ganlens.widgets.gallery.display", shown.append)
+        live = gl.UnitGallery.live(minimum=0.02)
+
+        def watch(found, done):
+            live(found, done)
+            if len(shown) == 1 and not done:
+                shown[0].flag(3, "favourite")
+
+        rules = ["quantile", "iou"]
+        found = gl.dissect(G, S, ["layer9"], n=520, rule=rules, watch=watch, progress=False)
+        D = found["layer9"]["quantile"]
+        assert (len(shown), shown[0].D, D.flags) == (1, D, {"favourite": [3]})
+        gl.dissect(G, gl.load_segmenter("colors"), "layer9", n=16, watch=live, progress=False)  # another vocabulary
+        assert len(shown) == 2
+        with pytest.raises(TypeError, match="sorted"):
+            gl.UnitGallery.live(sorted="x")
+        for gallery in shown:
+            gallery.close()

@@ -142,16 +142,21 @@ function one(change) {
   };
 }
 
-/** A step of two maps, the second of which may have one unit for all. */
+/** A step of two maps, each of which may have one unit, one row or one column for all. */
 function two(join) {
   return (net, step, units, height, width) => {
-    const [a, b] = step.x.map((map) => ({ at: net.places[map], units: net.shapes[map][0] }));
-    const [wide, narrow] = a.units >= b.units ? [a, b] : [b, a];
-    const [pitch, other, one] = [padded(units), padded(narrow.units), narrow.units === 1];
-    for (let cell = 0; cell < height * width; cell++) {
-      for (let c = 0; c < units; c++) {
-        const value = net.memory[narrow.at + cell * other + (one ? 0 : c)];
-        net.memory[net.own[step.y] + cell * pitch + c] = join(net.memory[wide.at + cell * pitch + c], value);
+    const sources = step.x.map((map) => {
+      const [own, rows, columns] = net.shapes[map];
+      const [pitch, one] = [padded(own), own === 1];
+      return (y, x, c) => {
+        const cell = (rows === 1 ? 0 : y) * columns + (columns === 1 ? 0 : x);
+        return net.memory[net.places[map] + cell * pitch + (one ? 0 : c)];
+      };
+    });
+    const [a, b] = sources;
+    for (let y = 0, to = net.own[step.y]; y < height; y++) {
+      for (let x = 0; x < width; x++, to += padded(units)) {
+        for (let c = 0; c < units; c++) net.memory[to + c] = join(a(y, x, c), b(y, x, c));
       }
     }
   };

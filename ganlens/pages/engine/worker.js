@@ -25,9 +25,9 @@ function changing(edits, levels) {
 
 /** Picture of a seed with edits: bytes (rows, columns, 4). */
 function render(seed, edits, levels) {
-  const byLayer = {};
-  for (const edit of edits) (byLayer[edit.layer] ??= []).push(edit);
-  const changes = Object.entries(byLayer).map(([layer, some]) => [layer, changing(some, levels[layer])]);
+  const byLayer = new Map();
+  for (const edit of edits) byLayer.set(edit.layer, [...(byLayer.get(edit.layer) ?? []), edit]);
+  const changes = [...byLayer].map(([layer, some]) => [layer, changing(some, levels[layer])]);
   const input = net.key === seed ? null : latent(seed, origin.length, origin.law);
   net.run(seed, input, Object.fromEntries(changes));
   const [units, height, width] = net.shapes[net.output];
