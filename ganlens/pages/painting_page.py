@@ -1,7 +1,6 @@
 """A page that paints: generator, units and brush in one file, without a kernel, a server or a network."""
 
 import base64
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ganlens import __version__
 from ganlens.arguments import check_integer
 from ganlens.borrowed import borrowed, call
 from ganlens.dissection.result import Dissection, generator_of
@@ -23,6 +21,7 @@ from ganlens.models.base import Generator
 from ganlens.models.bit_exact import GRANULE
 from ganlens.models.editing import Edit, ablate, insert
 from ganlens.models.latents import as_seeds
+from ganlens.pages.document import digest, whole
 from ganlens.pages.program import Program
 from ganlens.pages.report import check_dissections, check_path
 from ganlens.pages.tracing import traced
@@ -238,31 +237,30 @@ def layer_of(D: Dissection, names: list[str], k: int) -> dict:
 
 def document(title: str, told: dict, weights: bytes, scores: bytes) -> str:
     """The page around what it knows."""
-    script = Markup("\n".join(read(name) for name in SCRIPTS))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}' 'wasm-unsafe-eval' blob:; worker-src blob:; "
+        f"default-src 'none'; script-src {' '.join(runs())}; worker-src blob:; "
         "style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'"
     )
-    head = [
-        h("meta", charset="utf-8"),
-        h("meta", http_equiv="Content-Security-Policy", content=policy),
-        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        h("meta", name="color-scheme", content="light dark"),
-        h("meta", name="generator", content=f"ganlens {__version__}"),
-        h("title", title),
-        h("style", Markup(read("painting.css"))),
-    ]
     parts = [
         data("worker", "text/plain", "\n".join(read(f"engine/{name}") for name in ENGINE)),
         data("told", "application/json", json.dumps(told, allow_nan=False).replace("<", "\\u003c")),
         numbers("weights", weights),
         numbers("segmenter-weights", scores) if scores else None,
         numbers("kernel", (HERE / "engine" / "kernel.wasm").read_bytes()),
-        h("script", script),
+        h("script", Markup(own_script())),
     ]
     body = Markup(read("painting.html").replace("{{title}}", h("h1", title)))
-    return f"<!doctype html>\n{h('html', h('head', *head), h('body', body, *parts), lang='en')}\n"
+    return whole(title, policy, read("painting.css"), h("body", body, *parts))
+
+
+def own_script() -> str:
+    """The page's own script; the engine's is text of a worker."""
+    return "\n".join(read(name) for name in SCRIPTS)
+
+
+def runs() -> list[str]:
+    """What a page that paints may run, as a policy says it."""
+    return [digest(own_script()), "'wasm-unsafe-eval'", "blob:"]
 
 
 def data(name: str, kind: str, text: str, **attributes: object) -> Markup:

@@ -1,9 +1,5 @@
 """The page: what was looked at, what was found, what it causes, every unit, and how to get it all again."""
 
-import base64
-import hashlib
-import html
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,8 @@ from ganlens.effects.context_result import Context
 from ganlens.effects.rankings import match_and_cause
 from ganlens.markup import Markup, h, join, table
 from ganlens.models import list_models
+from ganlens.pages.document import digest, whole
+from ganlens.pages.painting_page import runs
 from ganlens.pages.report_units import percent, units_table
 from ganlens.plots.svg import as_svg
 from ganlens.segmenters import list_segmenters
@@ -82,31 +80,11 @@ def document(
         heading = h("h2", name) if several else None
         body.append(h("section", heading, *part(D, name, i, pictures, 3 if several else 2), id=f"part-{i}"))
     body += last
-    style, script = read("report.css"), read("report.js")
-    scripts = (
-        [*re.findall(r"'sha256-[^']+'", html.unescape(painting.split("</head>")[0])), "'wasm-unsafe-eval'", "blob:"]
-        if painting
-        else []
-    )
+    script = read("report.js")
     images = "data: blob:; worker-src blob:" if painting else "data:"
-    allowed = " ".join([digest(script), *scripts])
+    allowed = " ".join([digest(script), *(runs() if painting else [])])
     policy = f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src {allowed}"
-    head = [
-        h("meta", charset="utf-8"),
-        h("meta", http_equiv="Content-Security-Policy", content=policy),
-        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        h("meta", name="color-scheme", content="light dark"),
-        h("meta", name="generator", content=f"ganlens {__version__}"),
-        h("title", title),
-        h("style", style),
-    ]
-    page = h("html", h("head", *head), h("body", h("main", *body), h("script", script)), lang="en")
-    return f"<!doctype html>\n{page}\n"
-
-
-def digest(script: str) -> str:
-    """What a policy calls a script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return whole(title, policy, read("report.css"), h("body", h("main", *body), h("script", script)))
 
 
 def paint(painting: str | None) -> Markup | None:

@@ -308,8 +308,9 @@ def of_first_rule(found: Dissection | Mapping) -> dict[str, Dissection]:
         return {found.layer: found}
     by_layer: dict[str, Dissection] = {}
     for part in found.values():
-        by_layer = of_first_rule(part) | by_layer
-    return {layer: by_layer[layer] for layer in by_layer}
+        for layer, D in of_first_rule(part).items():
+            by_layer.setdefault(layer, D)
+    return by_layer
 
 
 def so_far(by_layer: Mapping[str, Dissection]) -> str:

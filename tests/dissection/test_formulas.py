@@ -116,13 +116,6 @@ class TestPlanted:
         D = gl.dissect(G, other, "layer6", n=256, rule=rule, progress=False)
         assert len(gl.unit_formulas(D, n=512, progress=False).found) <= 1
 
-    def test_chance_is_no_less_than_that_of_the_same_formula(self, G, S):
-        D = gl.dissect(G, S, "layer4", n=128, rule="iqr", progress=False)
-        found = gl.unit_formulas(D, n=256, progress=False).found[:6]
-        assert found
-        assert all(one.chance >= 0 for one in found)
-        assert all(one.gain - one.chance > 0 for one in found)
-
     def test_labels_that_say_nothing(self, planes):
         shuffled = gl.Segmenter.wrap(
             lambda x: planted.formula_planes(x.roll(1, 0)), planted.FORMULA_CONCEPTS, name="of other images"

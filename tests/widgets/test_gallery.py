@@ -666,9 +666,10 @@ class TestUpdate:
                 shown[0].flag(3, "favourite")
 
         rules = ["quantile", "iou"]
-        found = gl.dissect(G, S, ["layer9"], n=520, rule=rules, watch=watch, progress=False)
+        found = gl.dissect(G, S, ["layer9", "layer8"], n=520, rule=rules, watch=watch, progress=False)
         D = found["layer9"]["quantile"]
         assert (len(shown), shown[0].D, D.flags) == (1, D, {"favourite": [3]})
+        assert shown[0].layers == ("layer9", "layer8")
         gl.dissect(G, gl.load_segmenter("colors"), "layer9", n=16, watch=live, progress=False)  # another vocabulary
         assert len(shown) == 2
         with pytest.raises(TypeError, match="sorted"):
