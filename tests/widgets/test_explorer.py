@@ -1,5 +1,7 @@
 """The explorer: three widgets that follow each other, alone and in a real JupyterLab."""
 
+import re
+
 import numpy as np
 import pytest
 import traitlets
@@ -133,6 +135,7 @@ def test_in_jupyterlab(address, folder, pictures):
         lab.wait_for_function("document.querySelectorAll('.ganlens-seeds img').length === 8")
 
         rows.nth(2).click()
+        lab.get_by_text(re.compile(r"Unit \d+ is selected\.")).wait_for()  # now the kernel has heard of the click
         unit = ask_kernel(lab, "explorer.unit")
         assert ask_kernel(lab, "explorer.units") == [unit]
         lab.get_by_text(f"Unit {unit} is selected.").wait_for()
