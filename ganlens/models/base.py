@@ -37,8 +37,9 @@ class Generator(ImageNetwork):
     ----------
     z_dim : int
         Length Z of a latent.
-    law : {"normal", "uniform"}
-        How latents are drawn: standard normal, or uniform in [-1, 1].
+    law : {"normal", "uniform", "truncated"}
+        How latents are drawn: standard normal; uniform in [-1, 1]; or standard normal within [-2, 2], times the
+        truncation where that is a setting, as BigGAN takes them.
     classes : int or None
         How many classes the network knows; None where it takes no labels.
     called : str
@@ -46,7 +47,7 @@ class Generator(ImageNetwork):
     about : str
         What is known of the network, where it was read from a file.
     net, name, layers, image_shape, settings, precision, count
-        As for every `ImageNetwork`; `variant` chooses other settings. ``"truncation"``: psi of StyleGAN2, in [0, 1].
+        As for every `ImageNetwork`; `variant` chooses other settings. ``"truncation"``: psi of StyleGAN, in [0, 1].
         ``"label"``: the class of all images; None where each seed has a class of its own.
     """
 
@@ -114,8 +115,8 @@ class Generator(ImageNetwork):
             Or a function from it to images (N, 3, Y, X) in [-1, 1]. By default the first image in it, its range found
             by looking. Images have 3 channels, or 1 (grey); others stay as they are, (N, C, Y, X), and pictures of them
             show the strongest channel by a colour.
-        law : {"normal", "uniform"}
-            How latents are drawn.
+        law : {"normal", "uniform", "truncated"}
+            How latents are drawn; the last is standard normal within [-2, 2].
 
         Raises
         ------
@@ -154,7 +155,8 @@ class Generator(ImageNetwork):
 
         The numbers are those of ``numpy.random.RandomState(seed).standard_normal``, which numpy keeps for ever.
         """
-        return drawn(seeds, self.z_dim, self.law).to(self.device)
+        z = drawn(seeds, self.z_dim, self.law).to(self.device)
+        return z * self._settings.get("truncation", 1.0) if self.law == "truncated" else z
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Images (N, 3, Y, X) in [-1, 1] of latents (N, Z); gradients flow where the caller wants them."""
@@ -214,7 +216,7 @@ class Generator(ImageNetwork):
         Parameters
         ----------
         truncation : float
-            Psi of StyleGAN2, in [0, 1]; 1 is none.
+            Psi of StyleGAN, or how far latents of BigGAN reach, in [0, 1]; 1 is none.
         label : int or None
             The class of all images; None lets each seed decide, so that a sample covers all classes.
 

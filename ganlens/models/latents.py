@@ -8,9 +8,19 @@ import torch
 
 from ganlens.arguments import short_repr
 
+
+def truncated_normal(random: np.random.RandomState, z_dim: int) -> np.ndarray:
+    """Standard normal numbers, those outside of [-2, 2] drawn anew (Brock et al., ICLR 2019, section 3.1)."""
+    z = random.standard_normal(z_dim)
+    while (outside := np.abs(z) > 2).any():
+        z[outside] = random.standard_normal(int(outside.sum()))
+    return z
+
+
 LAWS = {
     "normal": lambda random, z_dim: random.standard_normal(z_dim),
     "uniform": lambda random, z_dim: random.uniform(-1, 1, z_dim),
+    "truncated": truncated_normal,  # by the setting of that name, too
 }
 
 

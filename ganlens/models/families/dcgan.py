@@ -24,12 +24,12 @@ from ganlens.models.families.dcgan_layers import (
     check_chain,
     loaded,
     parts_of,
-    settled,
     sizes,
     start_of,
     unusual,
 )
 from ganlens.models.families.dcgan_search import EPSILONS, Path, Search, Way
+from ganlens.models.families.spectral_norm import settled
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
 from ganlens.models.files.states import State
@@ -90,7 +90,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     CheckpointError
         The layers do not follow upon one another, or other tensors are left over.
     """
-    parts = parts_of({key: tensor.float() for key, tensor in settled(state).items()})
+    parts = parts_of({key: tensor.float() for key, tensor in settled(state, FAMILY).items()})
     check(parts)
     start = start_of(parts)
     check_chain(parts, start)

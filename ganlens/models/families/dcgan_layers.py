@@ -15,7 +15,6 @@ MOST_PIXELS = 512
 MOST_CONVOLUTIONS = 40
 MOST_STRIDE = 3  # larger ones are half of the kernel
 Step = tuple[int, int, int]  # stride, padding, output padding; or how many times a map is enlarged, padding, 0
-NEW_STYLE = ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v")
 USUAL_SIZES = {28: 0.0, 32: 0.0, 48: 0.5, 64: 0.0, 96: 0.5, 128: 0.0, 256: 0.0, 512: 0.0}
 
 # Stride, padding and output padding of transposed convolutions by kernel size; the usual ones first.
@@ -195,32 +194,3 @@ def unusual(size: int, grey: bool) -> float:
     if size == 28:
         return -3.5 if grey else 3.0
     return USUAL_SIZES.get(size, 2.5 if size % 8 == 0 else 6.0)
-
-
-def settled(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict in which weights under spectral norm are what the network uses in evaluation.
-
-    Stored are the weight and two vectors u, v; in use is the weight divided by u W v, old and new style.
-    """
-    found: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        for stored, u, v in (("weight_orig", "weight_u", "weight_v"), NEW_STYLE):
-            name = key.removesuffix(f".{stored}")
-            if name != key and f"{name}.{u}" in tensors and f"{name}.{v}" in tensors:
-                found[f"{name}.weight"] = divided(tensor, tensors[f"{name}.{u}"], tensors[f"{name}.{v}"], name)
-                break
-        else:
-            if not key.endswith((".weight_u", ".weight_v", *(f".{what}" for what in NEW_STYLE))):
-                found[key] = tensor
-    return found
-
-
-def divided(weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor, name: str) -> torch.Tensor:
-    """A weight divided by its largest singular value, as the vectors give it."""
-    sigmas = []
-    for matrix in (weight.flatten(1), weight.transpose(0, 1).flatten(1)) if weight.ndim > 1 else ():
-        if tuple(matrix.shape) == (u.numel(), v.numel()):
-            sigmas.append((u.flatten() @ (matrix @ v.flatten())).item())
-    if not sigmas or not max(sigmas) > 0:
-        raise CheckpointError(f"closest to {FAMILY}, but the vectors of its spectral norm do not fit {name}")
-    return weight / max(sigmas)

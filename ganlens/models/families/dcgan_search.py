@@ -134,7 +134,7 @@ class Search:
     @torch.no_grad()
     def paths(self) -> list[Path]:
         """The ways to an image that come closest; without statistics, the most usual ones of each size."""
-        paths = [Path(Way(law), self.start.size) for law in (LAWS if self.informed(0) else (None,))]
+        paths = [Path(Way(law), self.start.size) for law in (("normal", "uniform") if self.informed(0) else (None,))]
         for i, stage in enumerate(self.stages):
             tried = [step for path in paths for step in self.ahead(path, i)]
             if self.informed(i):

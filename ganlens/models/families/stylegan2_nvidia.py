@@ -7,6 +7,7 @@ import torch
 
 from ganlens.models.base import Generator
 from ganlens.models.families import stylegan2
+from ganlens.models.families.assembling import numbers, share_of_names
 from ganlens.models.families.stylegan2 import (
     Constant,
     Dense,
@@ -21,9 +22,7 @@ from ganlens.models.families.stylegan2_parts import (
     MOST_DOUBLINGS,
     finished,
     modulated,
-    numbers,
     shape,
-    share_of_names,
     square,
 )
 from ganlens.models.files.reading import CheckpointError, fit, walk

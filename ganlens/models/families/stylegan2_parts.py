@@ -1,7 +1,6 @@
 """What the files of the two StyleGAN2 code bases have in common."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -20,16 +19,6 @@ from ganlens.models.files.reading import CheckpointError, check_maps
 
 MOST_DOUBLINGS = 9  # 2048 px
 MLP_RATE = 0.01
-
-
-def share_of_names(pattern: re.Pattern, names: Iterable[str]) -> float:
-    hits = [pattern.fullmatch(name) is not None for name in names]
-    return sum(hits) / max(1, len(hits))
-
-
-def numbers(pattern: str, names: Iterable[str]) -> list[int]:
-    """The different numbers in the first group of a pattern, in ascending order."""
-    return sorted({int(match[1]) for match in (re.match(pattern, name) for name in names) if match})
 
 
 def shape(state: Mapping[str, torch.Tensor], name: str, ndim: int) -> tuple[int, ...]:

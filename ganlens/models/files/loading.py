@@ -14,6 +14,7 @@ from ganlens.models import families
 from ganlens.models.base import Generator
 from ganlens.models.families.rewriting import rewrite
 from ganlens.models.files.reading import CheckpointError, first_names, read
+from ganlens.models.files.settings import settings_beside
 from ganlens.models.files.states import OTHER, State, states
 
 MOST_TRIES = 24  # of a state dict taken for a family
@@ -62,7 +63,7 @@ def from_file(
         The family knows no truncation or no classes.
     """
     path, known = Path(path), known_families()
-    every = list(states(read(path), path.stat().st_size))
+    every = list(states(read(path), path.stat().st_size, settings_beside(path)))
     some = every if key is None else [state for state in every if state.where == key]
     if not some and key is not None:
         raise ValueError(close_match("key", key, list(dict.fromkeys(state.where for state in every)), str(path)))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class State:
         All of the file, and its length in bytes.
     module : Record, optional
         The module that it was in, with its settings.
+    config : mapping
+        What a file of settings beside it says; empty where there is none.
     """
 
     where: str
@@ -42,6 +44,7 @@ class State:
     tree: Any
     size: int
     module: Record | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -58,8 +61,9 @@ class State:
         return tensors(self.items, self.size)
 
 
-def states(tree, size: int) -> Iterator[State]:
+def states(tree, size: int, config: Mapping[str, Any] | None = None) -> Iterator[State]:
     """All state dicts of a file, also those in dicts within dicts, and those of networks within networks."""
+    config = config or {}
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
@@ -68,12 +72,12 @@ def states(tree, size: int) -> Iterator[State]:
             continue
         seen.add(id(value))
         if isinstance(value, Record):
-            yield State(where, state_of(value), tree, size, value)
+            yield State(where, state_of(value), tree, size, value, config)
         elif isinstance(value, dict):
             inner = {name: item for name, item in value.items() if isinstance(name, str)}
             held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
             if len(held) > 1:
-                yield from (State(path, items, tree, size) for path, items in parts_of(where, held))
+                yield from (State(path, items, tree, size, None, config) for path, items in parts_of(where, held))
             waiting += [(joined(where, name), v, depth + 1) for name, v in inner.items() if name not in held]
 
 
