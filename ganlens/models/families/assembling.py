@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ganlens.models.files.reading import CheckpointError, fit
 
+Net = TypeVar("Net", bound=nn.Module)
 COUNTERS = "num_batches_tracked"  # of batch norms; not in all files, and of no use
 
 
@@ -41,10 +43,10 @@ def counted(family: str, what: str, found: list[int], most: int, first: int = 0)
 
 def assembled(
     family: str,
-    make: Callable[[], nn.Module],
+    make: Callable[[], Net],
     state: Mapping[str, torch.Tensor],
     optional: Iterable[str] = (),
-) -> nn.Module:
+) -> Net:
     """A network with the tensors of a state dict, taken over one by one by their names.
 
     Parameters

@@ -6,7 +6,7 @@ The weights stand in the file beside vectors for their spectral norm, and are di
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -158,7 +158,7 @@ def build(state: State, name: str) -> Generator:
         lambda: BigGANDeep(classes, embedding, width=width, blocks=blocks, attention=attention, **norms),
         tensors,
     )
-    layers = [f"generator.layers.{i}" for i in range(len(cast(BigGANDeep, net).generator.layers))]
+    layers = [f"generator.layers.{i}" for i in range(len(net.generator.layers))]
     return Generator(
         net, z_dim, name, layers=layers, law="truncated", classes=classes, truncates=True,
         vectors=["embeddings", "generator.gen_z"], trusted=True,

@@ -91,8 +91,9 @@ def from_file(
 def check_alone(taken: State, every: list[State]) -> None:
     """CheckpointError where a linear map or an embedding stands beside a network, and may be a part of what draws."""
     for state in every:
-        inside = taken.where.removeprefix(f"{state.where}." if state.where else "")
-        if state is taken or not taken.where.startswith(state.where) or inside == state.where:
+        outside = f"{state.where}." if state.where else ""
+        inside = taken.where.removeprefix(outside)
+        if state is taken or not taken.where.startswith(outside) or not inside:
             continue
         for name, item in state.items.items():
             what = name.rpartition(".")[2]
