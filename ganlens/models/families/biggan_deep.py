@@ -140,7 +140,7 @@ def build(state: State, name: str) -> Generator:
     CheckpointError
         The settings are missing or do not fit the tensors, or these do not fit one another.
     """
-    tensors = settled(real(state.tensors()), FAMILY)
+    tensors = settled(real(state.tensors()), FAMILY, ())
     blocks, attention, eps, z_dim = settings_of(state.config)
     embedding, classes = sizes(FAMILY, tensors, "embeddings.weight", 2)
     rows, last = sizes(FAMILY, tensors, "generator.bn.running_means", 2)

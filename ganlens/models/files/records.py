@@ -227,6 +227,7 @@ BUILDERS: dict[str, Callable] = {
     "collections.Counter": pairs,
     "dnnlib.util.EasyDict": pairs,
     "argparse.Namespace": lambda: Record("Namespace"),
+    "models.utils.config.BaseConfig": lambda *_: Record("BaseConfig"),  # settings of facebookresearch's GAN zoo
     "copyreg._reconstructor": rebuilt,
     "copy_reg._reconstructor": rebuilt,
     "torch._utils._rebuild_tensor": tensor,

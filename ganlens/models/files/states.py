@@ -11,7 +11,7 @@ from ganlens.models.files.reading import state_of, tensors
 from ganlens.models.files.records import Record, Stored
 
 # What the parts of a name say about whose weights they are, the preferred ones first.
-AVERAGE = re.compile(r"(^|_)(ema|avg|averaged?|smooth|running|shadow|gs)($|_)|(ema|avg)$", re.I)
+AVERAGE = re.compile(r"(^|_)(ema|avg|averaged?|smooth|running|shadow|gs)($|_)|(ema|avg)$|^(avg_?g|g_?e)$", re.I)
 GENERATOR = re.compile(r"(^|_)(net_?g|g|generator|gen|decoder|dec)($|_|\d)", re.I)
 OTHER = re.compile(
     r"^(net_?d|d|dis|discriminator|disc|critic|net_?e|e|encoder|enc|lpips|vgg)($|_|\d)|optim|sched", re.I

@@ -59,7 +59,7 @@ def test_an_image_is_its_seed(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_edits_resuming_and_gradients_go_through_it(dtype):
-    G, tolerance = made(), 1e-4 if dtype == torch.float32 else 0.15
+    G, tolerance = made(), 1e-4 if dtype == torch.float32 else 0.25  # of one pixel
     plain = {layer: made().generate(range(2), gl.insert(layer, [1], 2.0)) for layer in G.layers}
     rewrite(G, dtype)
     for layer, expected in plain.items():
