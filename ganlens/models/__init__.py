@@ -21,6 +21,7 @@ def load_generator(
     progress: bool = True,
     fast: bool | str = True,
     key: str | None = None,
+    output: str | None = None,
 ) -> Generator:
     """Load a generator by name, from a checkpoint or from an address; nothing in a file is executed.
 
@@ -47,6 +48,9 @@ def load_generator(
     key : str, optional
         Where in the file the generator is, as names with dots between, such as ``"gan.netG"``. By default it is found
         by its content; among several, averages of weights are preferred, and ``about`` says which was taken.
+    output : {"tanh", "sigmoid", "[-1,1]", "[0,1]"}, optional
+        What ends a network of which a file tells the weights alone (plain DCGAN, decoders, networks of linear maps):
+        an activation, or none, and the range of its images. By default tanh, or for decoders a sigmoid.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def load_generator(
         raise ValueError(f"fast={fast!r}: expected True, False or 'bfloat16'")
     if key is not None and not isinstance(key, str):
         raise ValueError(f"key={key!r}: expected where the generator is in the file, such as 'gan.netG'")
-    options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast, "key": key}
+    options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast, "key": key, "output": output}
     address = name if isinstance(name, str) and re.match("https?://", name) else None
     if sha256 is not None and not address:
         raise ValueError("sha256 is for files at an address, http://… or https://…; leave it away")

@@ -8,6 +8,7 @@ image of a usual size, with a warning.
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -29,12 +30,18 @@ from ganlens.models.families.dcgan_layers import (
     unusual,
 )
 from ganlens.models.families.dcgan_search import EPSILONS, Path, Search, Way
+from ganlens.models.families.plain_endings import decoder_of, ended, ending_of, is_autoencoder
+from ganlens.models.families.plain_fronts import SAID, Conditional, Front, fronts
 from ganlens.models.families.spectral_norm import settled
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
 from ganlens.models.files.states import State
 
-FORMAT = "plain DCGAN (a 4-D weight (Z, C, k, k) or a linear map, transposed convolutions, batch norms)"
+FORMAT = (
+    "plain DCGAN, also of classes, and decoders of VAE (a 4-D weight (Z, C, k, k) or a linear map, perhaps an embedding "
+    "of classes or a second first layer for them, transposed convolutions, batch norms)"
+)
+ENDS_AS_ASKED = True  # as `load_generator` is told
 
 SPECTRAL = {"weight_orig", "weight_u", "weight_v", "original", "_u", "_v"}
 PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -53,7 +60,7 @@ def likeness(state: State) -> float:
 
 def build(state: State, name: str) -> Generator:
     """The generator of a state dict."""
-    return from_state(state.tensors(), name)
+    return from_state(state.tensors(), name, state.asked.get("output"))
 
 
 class Chain(nn.Module):
@@ -71,14 +78,18 @@ class Chain(nn.Module):
         return z
 
 
-def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Generator:
+def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, output: str | None = None) -> Generator:
     """The generator of a state dict of transposed convolutions, batch norms and perhaps a linear map in front.
 
     Parameters
     ----------
     state : mapping of str to Tensor
         In the order of the forward pass: ``main.0.weight`` (Z, C, 4, 4), ``main.1.running_mean`` (C,), …; or first a
-        linear map (C s s, Z). The last layer yields 1 or 3 channels; tanh is assumed behind it.
+        linear map (C s s, Z). Classes may have an embedding, (classes, E), or a first layer of their own; of an
+        autoencoder only the decoder is taken. The last layer yields 1 or 3 channels.
+    output : {"tanh", "sigmoid", "[-1,1]", "[0,1]"}, optional
+        What stands behind the last layer, or the range of what it gives; by default tanh is assumed, and for the
+        decoder of an autoencoder a sigmoid, with a warning.
 
     Returns
     -------
@@ -90,24 +101,101 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None) -> Ge
     CheckpointError
         The layers do not follow upon one another, or other tensors are left over.
     """
-    parts = parts_of({key: tensor.float() for key, tensor in settled(state, FAMILY).items()})
-    check(parts)
-    start = start_of(parts)
-    check_chain(parts, start)
-    search = Search(parts, start)
-    path = chosen(search)
-    way = path.way
-    modules, maps = built(parts, start, way)
-    extra = {"latent", "maps", *(name for name, module in modules.items() if isinstance(module, nn.Upsample))}
-    vectors = [key for key in modules if key not in maps and key not in extra]
-    net = Chain(modules).requires_grad_(False).eval()
-    G = Generator(net, start.z_dim, name or FAMILY, layers=maps, law=way.law or "normal", vectors=vectors, trusted=True)
-    G.about = report(G, way, path.error if search.informed(0) else None)
+    decoder = is_autoencoder(state)
+    parts = parts_of({key: x.float() for key, x in settled(decoder_of(state) if decoder else state, FAMILY).items()})
+    ending = ending_of(output, decoder)
+    search, path, doubts = searched(parts)
+    tell(doubts)
+    modules, maps = built(search.parts, search.start, path.way)
+    modules, extra = ended(modules, ending), {"latent", "maps", "image_range"}
+    extra |= {name for name, module in modules.items() if isinstance(module, nn.Upsample)}
+    net, branched = with_front(search.front, modules)
+    maps = [key for key in [*branched, *maps] if isinstance(net, Chain) or search.parts[0].kind == "conv" or key in maps]
+    own = dict.fromkeys([*([search.front.table.name] if search.front.table else []), *branched, *modules])
+    vectors = [key for key in own if key not in maps and key not in extra]
+    front, law = search.front, path.way.law or "normal"
+    G = Generator(
+        net.requires_grad_(False).eval(), front.z_dim, name or FAMILY,
+        layers=[key for key in own if key in maps], law=law, classes=front.classes, vectors=vectors, trusted=True,
+    )  # fmt: skip
+    G.about = report(G, path.way, path.error if search.informed(0) else None, ending, front)
     return G
 
 
-def chosen(search: Search) -> Path:
-    """The most usual of the ways that the statistics do not tell from the best one; a warning says what they are.
+def searched(parts: list[Part]) -> tuple[Search, Path, list[str]]:
+    """The front and the way that the statistics speak for; what they leave open, in words."""
+    best: tuple[Search, Path, list[str]] | None = None
+    error: CheckpointError | None = None
+    for front, rest in fronts(parts):
+        try:
+            check(rest)
+            start = start_of(rest)
+            check_chain(rest, start)
+            fitted = front.fitted(start.z_dim)
+            if fitted.z_dim < 1:
+                raise CheckpointError(f"closest to {FAMILY}, but its first layer has no place for a latent")
+            search = Search(rest, start, fitted)
+            path, doubts = chosen(search)
+        except CheckpointError as unfit:
+            error = error or unfit
+            continue
+        if front.kind == "behind" and not search.informed(0):
+            doubts.append("that the embedding of the class follows the latent")
+        if best is None or path.against(1) < best[1].against(1):
+            best = search, path, doubts
+    if best is None:
+        raise cast(CheckpointError, error)
+    return best
+
+
+def with_front(front: Front, modules: dict[str, nn.Module]) -> tuple[nn.Module, list[str]]:
+    """The network, and the names of the modules in branches; ``modules`` loses what the front stands for."""
+    if front.kind == "latent":
+        return Chain(modules), []
+    modules.pop("latent", None)
+    branches: list[dict[str, nn.Module]] = []
+    if front.kind == "beside":
+        count = len(front.branches[0])
+        first = [key for key in modules if key in {part.name for part in front.branches[0]}]
+        leading = list(modules)[: 1 if count == 1 else list(modules).index(first[-1]) + 1]
+        following = list(modules)[len(leading) : len(leading) + 1]
+        if count == 2 and isinstance(modules[following[0]], nn.ReLU | nn.LeakyReLU):
+            leading += following
+        taken = {name: modules.pop(name) for name in leading}
+        for parts in front.branches:
+            branches.append(branch_of(parts, taken))
+    return Conditional(front, branches, modules), [name for branch in branches for name in branch]
+
+
+def branch_of(parts: Sequence[Part], taken: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules of one branch, after those that stand for both; activations keep their kind and place."""
+    found: dict[str, nn.Module] = {}
+    waiting = list(parts)
+    for module in taken.values():
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            found[free_name(list(found)[-1], found)] = module
+            continue
+        part = waiting.pop(0)
+        one = one_of(module, part)
+        found[part.name] = loaded(one, part.name, part.tensors)
+    return found
+
+
+def one_of(module: nn.Module, part: Part) -> nn.Module:
+    """A module like one that stands for two, with the sizes of one of them."""
+    bias = "bias" in part.tensors
+    if isinstance(module, nn.ConvTranspose2d):
+        stride, padding, more = (cast(tuple[int, int], x) for x in (module.stride, module.padding, module.output_padding))
+        inputs, outputs, side, _ = part.shape
+        return nn.ConvTranspose2d(inputs, outputs, side, stride, padding, more, bias=bias)
+    if isinstance(module, Dense):
+        return Dense(part.shape[1], part.shape[0], bias=bias)
+    norm = cast(nn.BatchNorm2d, module)
+    return type(norm)(part.size, eps=norm.eps, affine="weight" in part.tensors)
+
+
+def chosen(search: Search) -> tuple[Path, list[str]]:
+    """The most usual of the ways that the statistics do not tell from the best one; and what they leave open.
 
     Raises
     ------
@@ -136,12 +224,11 @@ def chosen(search: Search) -> Path:
     even = all((c.transposed and c.shape[2] % 2 == 0) or c.shape[2] == 1 for c in way.convs)
     if (plain and larger and best.size not in USUAL_SIZES) or (best.size < LEAST_SIDE and not even):
         raise unsure(start, f"its image would be {best.size} x {best.size}")
-    warn_of(best, others, [conv.name for conv in search.guessed(way)], not usual)
-    return best
+    return best, doubts_of(best, others, [conv.name for conv in search.guessed(way)], not usual)
 
 
-def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: bool) -> None:
-    """Say what the statistics have not told: the size of the images, or how layers are run; and what is odd."""
+def doubts_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: bool) -> list[str]:
+    """What the statistics have not told: the size of the images, or how layers are run; and what is odd."""
     sides = sorted({path.size for path in others if path.size in USUAL_SIZES} - {best.size})
     words = []
     if odd and not sides:
@@ -154,9 +241,14 @@ def warn_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: boo
         words.append(f"the usual strides of {', '.join(guessed)}")
     if {path.way.law for path in others} - {best.way.law}:
         words.append(f"{best.way.law} latents")
-    if words:
+    return words
+
+
+def tell(doubts: Sequence[str]) -> None:
+    """Warn of what is assumed."""
+    if doubts:
         warnings.warn(
-            f"no batch statistics tell for sure, so it is assumed: {', '.join(words)}. If it is otherwise, build the "
+            f"no batch statistics tell for sure, so it is assumed: {', '.join(doubts)}. If it is otherwise, build the "
             "network yourself: Generator.wrap(net, z_dim=…)",
             stacklevel=6,
         )
@@ -248,7 +340,7 @@ def name_before(name: str, taken: Iterable[str]) -> str:
     return before if before and before not in taken else f"{name}_up"
 
 
-def report(G: Generator, way: Way, error: float | None) -> str:
+def report(G: Generator, way: Way, error: float | None, ending: str, front: Front) -> str:
     """What was inferred, in words."""
     kinds = {True: "transposed convolution", False: "convolution"}
     lines = [f"{FAMILY}, inferred from a state dict:"]
@@ -257,7 +349,9 @@ def report(G: Generator, way: Way, error: float | None) -> str:
         f"padding {step[1]}" + (f", output padding {step[2]}" if step[2] else "")
         for conv, step in zip(way.convs, way.steps, strict=True)
     ]
-    lines.append(f"  hidden {activation(way)}{' in front of the norms' * bool(way.early)}; tanh assumed at the end")
+    lines.append(f"  hidden {activation(way)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end")
+    if front.classes:
+        lines.append(f"  {front.classes} classes: {SAID[front.kind]}")
     if way.epsilon not in (None, EPSILONS[0]):
         lines.append(f"  batch norms with eps {way.epsilon:g}, but the first")
     if way.bare:

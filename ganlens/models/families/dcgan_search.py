@@ -23,9 +23,11 @@ from ganlens.models.families.dcgan_layers import (
     every_step,
     usual_steps,
 )
-from ganlens.models.latents import LAWS, drawn
+from ganlens.models.families.plain_fronts import Front
+from ganlens.models.latents import drawn
 
-SLOPES = (0.0, 0.2, 0.1, 0.3)  # of hidden activations
+SLOPES = (0.0, 0.2, 0.1, 0.3, 0.01)  # of hidden activations
+ODDNESS = {0.1: 4.0, 0.3: 4.0, 0.01: 8.0}  # of some; the last one hardly differs from a ReLU
 EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied, but not for the first norm
 MODES = ("nearest", "bilinear")  # of doubling
 SCREENED, FEW = 32, 16  # units and images that are looked at before all are
@@ -58,7 +60,7 @@ class Way:
     @property
     def oddness(self) -> float:
         """How unusual activations and norms are."""
-        return 4.0 * (self.slope in SLOPES[2:]) + 0.5 * bool(self.early)
+        return ODDNESS.get(self.slope or 0.0, 0.0) + 0.5 * bool(self.early)
 
     @property
     def grows(self) -> bool:
@@ -122,14 +124,15 @@ Tried = tuple[Path, torch.Tensor | None]  # and what enters its last layer
 class Search:
     """What a file says of each layer, and the ways to run them."""
 
-    def __init__(self, parts: list[Part], start: Start):
-        self.start = start
+    def __init__(self, parts: list[Part], start: Start, front: Front | None = None):
+        self.parts, self.start, self.front = parts, start, front or Front(start.z_dim)
         self.stages: list[Stage] = []
         for part, after in zip(parts, [*parts[1:], None], strict=True):
             if part.kind != "norm":
                 norm = after if after and after.kind == "norm" else None
                 self.stages.append(Stage(part, norm, sum(stage.norm is not None for stage in self.stages)))
-        self.latents = cache(lambda law, part: drawn(self.seeds(part), start.z_dim, law))
+        self.flat = all(stage.layer.kind == "dense" for stage in self.stages)
+        self.latents = cache(lambda law, part: self.front.mixed(drawn(self.seeds(part), self.front.z_dim, law)))
 
     @torch.no_grad()
     def paths(self) -> list[Path]:
@@ -215,7 +218,7 @@ class Search:
         before = self.stages[number - 1]
         epsilons: tuple[float | None, ...] = (way.epsilon,)
         if before.norm is not None and way.epsilon is None:
-            epsilons = EPSILONS if before.norms_before else (None,)
+            epsilons = EPSILONS if before.norms_before or self.flat else (None,)
         for epsilon in epsilons:
             styled = replace(way, epsilon=epsilon)
             if before.norm is not None and way.early:
@@ -233,10 +236,12 @@ class Search:
             return r if self.stages[0].layer.kind == "dense" else r[..., None, None]
         before, r = self.stages[number - 1], cast(torch.Tensor, path.values)
         if before.norm is not None:
-            r = normed(r, before.norm, way.epsilon if before.norms_before else None)
+            r = normed(r, before.norm, way.epsilon if before.norms_before or self.flat else None)
         if not (before.norm is not None and way.early) and not (number == 1 and way.bare):
             r = activated(r, way.slope)
-        return r if r.ndim == 4 else r.unflatten(1, (self.start.units, self.start.size, self.start.size))
+        if r.ndim == 4 or self.stages[number].layer.kind == "dense":
+            return r
+        return r.unflatten(1, (self.start.units, self.start.size, self.start.size))
 
     def runs(self, way: Way, size: int, number: int) -> Iterator[tuple[Way, int, float]]:
         """The strides and paddings of a layer, the side of the maps that it then gives, and how unusual that is."""
@@ -328,13 +333,26 @@ def normed(r: torch.Tensor, norm: Part, epsilon: float | None) -> torch.Tensor:
     scale = tensors.get("weight"), tensors.get("bias")
     if r.ndim == 3:
         r = r.unflatten(2, (math.isqrt(r.shape[2]), -1))
-    return F.batch_norm(r, tensors["running_mean"], tensors["running_var"], *scale, eps=epsilon or EPSILONS[0])
+    return F.batch_norm(r, *statistics(norm), *scale, eps=epsilon or EPSILONS[0])  # as it was in training
 
 
 def moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and mean square of each unit in each image (N, U), (N, U), of values (N, U, …)."""
     values = values.flatten(2) if values.ndim > 2 else values[..., None]
     return values.mean(2), values.square().mean(2)
+
+
+def statistics(norm: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each unit, without what is left in them of the 0 and 1 that they began with.
+
+    After n updates with the usual momentum of 0.1 that is a share of 0.9^n; the network itself has it.
+    """
+    mean, variance = norm.tensors["running_mean"], norm.tensors["running_var"]
+    updates = norm.tensors.get("num_batches_tracked", torch.zeros(()))
+    left = 0.9 ** float(updates) if updates.numel() == 1 and updates > 0 else 0.0
+    if (variance <= left).any():  # other updates than the usual ones
+        return mean, variance
+    return mean / (1 - left), (variance - left) / (1 - left)
 
 
 def misfit(means: torch.Tensor, squares: torch.Tensor, norm: Part) -> Misfit:
@@ -344,7 +362,7 @@ def misfit(means: torch.Tensor, squares: torch.Tensor, norm: Part) -> Misfit:
     deviations. The variance hardly tells a ReLU from a leaky one, the mean does. What chance does follows from how
     images differ, in the sample and in the training.
     """
-    mean, variance = (norm.tensors[f"running_{what}"][: means.shape[1]] for what in ("mean", "var"))
+    mean, variance = (x[: means.shape[1]] for x in statistics(norm))
     variance, found = variance.clamp(min=1e-12), means.mean(0)
     spread = (squares - 2 * found * means + found**2).clamp(min=0)  # (N, U), around the mean
     shift = (found - mean) / variance.sqrt()

@@ -98,7 +98,7 @@ class FastGenerator(nn.Module):
         for size in self.sizes:
             r = self.get_submodule(f"feat_{size}")(maps[size // 2])
             maps[size] = self.get_submodule(f"se_{size}")(maps[GATES[size]], r) if size in GATES else r
-        image = self.to_big(r)
+        image = self.to_big(maps[self.sizes[-1]])
         return torch.tanh(image) if self.sizes[-1] == 1024 else image
 
 

@@ -38,6 +38,7 @@ def from_file(
     name: str | None = None,
     fast: bool | str = True,
     key: str | None = None,
+    output: str | None = None,
 ) -> Generator:
     """The generator of a checkpoint; nothing in the file is executed.
 
@@ -54,16 +55,18 @@ def from_file(
         Whether the network is rewritten for speed, see `ganlens.load_generator`.
     key : str, optional
         Where in the file the generator is, as names with dots between.
+    output : str, optional
+        What ends a network of which only weights are known, see `ganlens.load_generator`.
 
     Raises
     ------
     CheckpointError
         The file is damaged, asks for code, or fits no family; the message says which is closest. It is a ValueError.
     ValueError
-        The family knows no truncation or no classes.
+        The family knows no truncation or no classes, or its files say what ends it.
     """
     path, known = Path(path), known_families()
-    every = list(states(read(path), path.stat().st_size, settings_beside(path)))
+    every = list(states(read(path), path.stat().st_size, settings_beside(path), {"output": output}))
     some = every if key is None else [state for state in every if state.where == key]
     if not some and key is not None:
         raise ValueError(close_match("key", key, list(dict.fromkeys(state.where for state in every)), str(path)))
@@ -78,6 +81,8 @@ def from_file(
         except CheckpointError as error:
             errors.append(str(error))
             continue
+        if output is not None and not getattr(candidate.family, "ENDS_AS_ASKED", False):
+            raise ValueError(f"what ends a network of {candidate.family.FAMILY} is known; leave output away")
         G.about = joined_lines(G.about, which_of(candidate, found))
         if fast:
             rewrite(G, torch.bfloat16 if fast == "bfloat16" else torch.float32)
@@ -89,7 +94,11 @@ def from_file(
 
 
 def check_alone(taken: State, every: list[State]) -> None:
-    """CheckpointError where a linear map or an embedding stands beside a network, and may be a part of what draws."""
+    """CheckpointError where a linear map or an embedding stands beside a network, and may be a part of what draws.
+
+    Beside a network of linear maps alone convolutions count, too: then it is a part of another network.
+    """
+    telling = {2} if any(len(item.shape) == 4 for item in taken.items.values()) else {2, 3, 4, 5}
     for state in every:
         outside = f"{state.where}." if state.where else ""
         inside = taken.where.removeprefix(outside)
@@ -98,7 +107,7 @@ def check_alone(taken: State, every: list[State]) -> None:
         for name, item in state.items.items():
             what = name.rpartition(".")[2]
             beside = not f"{name}.".startswith(f"{inside}.") and not any(map(OTHER.match, name.split(".")))
-            if what == "weight" and beside and len(item.shape) == 2:
+            if what in ("weight", "weight_orig") and beside and len(item.shape) in telling:
                 raise CheckpointError(
                     f"closest to a generator in {taken.where!r}, but {name} {tuple(item.shape)} stands beside it, as "
                     f"what classes or latents go through first; give key={taken.where!r} if it is no part of it"

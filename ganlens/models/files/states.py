@@ -37,6 +37,8 @@ class State:
         The module that it was in, with its settings.
     config : mapping
         What a file of settings beside it says; empty where there is none.
+    asked : mapping
+        What the caller says of the network that no file does, by the names of the options of `load_generator`.
     """
 
     where: str
@@ -45,6 +47,7 @@ class State:
     size: int
     module: Record | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -61,9 +64,11 @@ class State:
         return tensors(self.items, self.size)
 
 
-def states(tree, size: int, config: Mapping[str, Any] | None = None) -> Iterator[State]:
+def states(
+    tree, size: int, config: Mapping[str, Any] | None = None, asked: Mapping[str, Any] | None = None
+) -> Iterator[State]:
     """All state dicts of a file, also those in dicts within dicts, and those of networks within networks."""
-    config = config or {}
+    config, asked = config or {}, asked or {}
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
@@ -72,12 +77,12 @@ def states(tree, size: int, config: Mapping[str, Any] | None = None) -> Iterator
             continue
         seen.add(id(value))
         if isinstance(value, Record):
-            yield State(where, state_of(value), tree, size, value, config)
+            yield State(where, state_of(value), tree, size, value, config, asked)
         elif isinstance(value, dict):
             inner = {name: item for name, item in value.items() if isinstance(name, str)}
             held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
             if len(held) > 1:
-                yield from (State(path, items, tree, size, None, config) for path, items in parts_of(where, held))
+                yield from (State(path, items, tree, size, None, config, asked) for path, items in parts_of(where, held))
             waiting += [(joined(where, name), v, depth + 1) for name, v in inner.items() if name not in held]
 
 
