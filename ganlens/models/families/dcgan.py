@@ -31,7 +31,7 @@ from ganlens.models.families.dcgan_layers import (
 )
 from ganlens.models.families.dcgan_search import EPSILONS, Path, Search, Way
 from ganlens.models.families.plain_endings import decoder_of, ended, ending_of, is_autoencoder
-from ganlens.models.families.plain_fronts import SAID, Conditional, Front, fronts
+from ganlens.models.families.plain_fronts import SAID, Conditional, Front, readings
 from ganlens.models.families.spectral_norm import settled
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.files.reading import CheckpointError, check_maps, fit
@@ -48,6 +48,7 @@ PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 FITS = 0.2  # largest error at which a way is believed
 TIMES, FEW_TIMES = 10.0, 3.0  # how many times what chance does it may be; the second of ways that nobody is known to go
 MARGIN = 6.0  # how much more may speak against another way, to be told of
+DECODER_SLOPES = {0.0: 4.0, 0.01: -20.0}  # torch's own slope is the usual one in decoders
 LEAST_SIDE = 16  # of images without batch statistics that speak for them
 
 
@@ -104,7 +105,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
     decoder = is_autoencoder(state)
     parts = parts_of({key: x.float() for key, x in settled(decoder_of(state) if decoder else state, FAMILY).items()})
     ending = ending_of(output, decoder)
-    search, path, doubts = searched(parts)
+    search, path, doubts = searched(parts, decoder)
     tell(doubts)
     modules, maps = built(search.parts, search.start, path.way)
     modules, extra = ended(modules, ending), {"latent", "maps", "image_range"}
@@ -122,11 +123,11 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
     return G
 
 
-def searched(parts: list[Part]) -> tuple[Search, Path, list[str]]:
+def searched(parts: list[Part], decoder: bool) -> tuple[Search, Path, list[str]]:
     """The front and the way that the statistics speak for; what they leave open, in words."""
     best: tuple[Search, Path, list[str]] | None = None
     error: CheckpointError | None = None
-    for front, rest in fronts(parts):
+    for (front, rest), fresh in readings(parts):
         try:
             check(rest)
             start = start_of(rest)
@@ -134,8 +135,8 @@ def searched(parts: list[Part]) -> tuple[Search, Path, list[str]]:
             fitted = front.fitted(start.z_dim)
             if fitted.z_dim < 1:
                 raise CheckpointError(f"closest to {FAMILY}, but its first layer has no place for a latent")
-            search = Search(rest, start, fitted)
-            path, doubts = chosen(search)
+            search = Search(rest, start, fitted, fresh)
+            path, doubts = chosen(search, DECODER_SLOPES if decoder else {})
         except CheckpointError as unfit:
             error = error or unfit
             continue
@@ -194,8 +195,10 @@ def one_of(module: nn.Module, part: Part) -> nn.Module:
     return type(norm)(part.size, eps=norm.eps, affine="weight" in part.tensors)
 
 
-def chosen(search: Search) -> tuple[Path, list[str]]:
+def chosen(search: Search, slopes: Mapping[float, float]) -> tuple[Path, list[str]]:
     """The most usual of the ways that the statistics do not tell from the best one; and what they leave open.
+
+    ``slopes`` says how much more unusual than elsewhere some slopes of activations are.
 
     Raises
     ------
@@ -204,7 +207,8 @@ def chosen(search: Search) -> tuple[Path, list[str]]:
     """
     paths, start = search.paths(), search.start
     grey = search.stages[-1].layer.shape[1 if paths and paths[0].way.convs[-1].transposed else 0] == 1
-    paths = [path._replace(cost=path.cost + unusual(path.size, grey) + path.way.oddness) for path in paths]
+    extra = {path.way: path.way.oddness + slopes.get(path.way.slope or 0.0, 0.0) for path in paths}
+    paths = [path._replace(cost=path.cost + unusual(path.size, grey) + extra[path.way]) for path in paths]
     if not paths:
         raise CheckpointError(f"closest to {FAMILY}, but no strides and paddings lead to an image")
     scale = max(1.0, min(path.times for path in paths))  # weights that still moved make all statistics less sharp
@@ -235,8 +239,10 @@ def doubts_of(best: Path, others: Sequence[Path], guessed: Sequence[str], odd: b
         words.append(f"images of {best.size} x {best.size} pixels, by unusual strides or paddings")
     if sides:
         words.append(f"images of {best.size} x {best.size} pixels (or {' or '.join(map(str, sides))})")
-    if best.way.slope is None or {path.way.slope for path in others if path.way.slope != best.way.slope}:
-        words.append(f"hidden {activation(best.way)} (or {'ReLU' if best.way.slope else 'leaky ReLU 0.2'})")
+    slopes = {path.way.slope for path in others if path.way.slope != best.way.slope}
+    if best.way.slope is None or slopes:
+        alternatives = [activation(slope) for slope in slopes] or ["ReLU" if best.way.slope else "leaky ReLU 0.2"]
+        words.append(f"hidden {activation(best.way.slope)} (or {' or '.join(alternatives)})")
     if guessed:
         words.append(f"the usual strides of {', '.join(guessed)}")
     if {path.way.law for path in others} - {best.way.law}:
@@ -349,7 +355,7 @@ def report(G: Generator, way: Way, error: float | None, ending: str, front: Fron
         f"padding {step[1]}" + (f", output padding {step[2]}" if step[2] else "")
         for conv, step in zip(way.convs, way.steps, strict=True)
     ]
-    lines.append(f"  hidden {activation(way)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end")
+    lines.append(f"  hidden {activation(way.slope)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end")
     if front.classes:
         lines.append(f"  {front.classes} classes: {SAID[front.kind]}")
     if way.epsilon not in (None, EPSILONS[0]):
@@ -362,8 +368,8 @@ def report(G: Generator, way: Way, error: float | None, ending: str, front: Fron
     return "\n".join([*lines, f"under which the batch statistics come true to {error:.3f} of their deviations"])
 
 
-def activation(way: Way) -> str:
-    return f"leaky ReLU {way.slope}" if way.slope else "ReLU"
+def activation(slope: float | None) -> str:
+    return f"leaky ReLU {slope}" if slope else "ReLU"
 
 
 def word(conv: Conv, step: Step, way: Way) -> str:

@@ -13,6 +13,7 @@ from ganlens.models.files.reading import CheckpointError, fit
 FAMILY = "DCGAN"
 MOST_PIXELS = 512
 MOST_CONVOLUTIONS = 40
+LEAST_LEFT = 1e-3  # of what batch statistics began with, to be reckoned with
 MOST_STRIDE = 3  # larger ones are half of the kernel
 Step = tuple[int, int, int]  # stride, padding, output padding; or how many times a map is enlarged, padding, 0
 USUAL_SIZES = {28: 0.0, 32: 0.0, 48: 0.5, 64: 0.0, 96: 0.5, 128: 0.0, 256: 0.0, 512: 0.0}
@@ -64,6 +65,20 @@ def parts_of(state: Mapping[str, torch.Tensor]) -> list[Part]:
         name, _, what = key.rpartition(".")
         parts.setdefault(name, Part(name, {})).tensors[what] = tensor
     return list(parts.values())
+
+
+def as_in_training(part: Part) -> Part:
+    """A norm without what is left in its statistics of the 0 and 1 that they began with.
+
+    After n updates with the usual momentum of 0.1 that is a share of 0.9^n. The network itself has it; in training
+    its layers saw statistics of batches. Where n is large, or not known, the part is as it was.
+    """
+    updates = part.tensors.get("num_batches_tracked", torch.zeros(()))
+    left = 0.9 ** float(updates) if part.kind == "norm" and updates.numel() == 1 and updates > 0 else 0.0
+    if left < LEAST_LEFT or (part.tensors["running_var"] <= left).any():
+        return part
+    mean, variance = part.tensors["running_mean"] / (1 - left), (part.tensors["running_var"] - left) / (1 - left)
+    return Part(part.name, part.tensors | {"running_mean": mean, "running_var": variance})
 
 
 @dataclass

@@ -20,6 +20,7 @@ from ganlens.models.families.dcgan_layers import (
     Part,
     Start,
     Step,
+    as_in_training,
     every_step,
     usual_steps,
 )
@@ -27,7 +28,7 @@ from ganlens.models.families.plain_fronts import Front
 from ganlens.models.latents import drawn
 
 SLOPES = (0.0, 0.2, 0.1, 0.3, 0.01)  # of hidden activations
-ODDNESS = {0.1: 4.0, 0.3: 4.0, 0.01: 8.0}  # of some; the last one hardly differs from a ReLU
+ODDNESS = {0.1: 4.0, 0.3: 4.0, 0.01: 20.0}  # of some; the last one hardly differs from a ReLU
 EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied, but not for the first norm
 MODES = ("nearest", "bilinear")  # of doubling
 SCREENED, FEW = 32, 16  # units and images that are looked at before all are
@@ -122,11 +123,12 @@ Tried = tuple[Path, torch.Tensor | None]  # and what enters its last layer
 
 
 class Search:
-    """What a file says of each layer, and the ways to run them."""
+    """What a file says of each layer, and the ways to run them; ``fresh`` takes norms as they were in training."""
 
-    def __init__(self, parts: list[Part], start: Start, front: Front | None = None):
+    def __init__(self, parts: list[Part], start: Start, front: Front | None = None, fresh: bool = False):
         self.parts, self.start, self.front = parts, start, front or Front(start.z_dim)
         self.stages: list[Stage] = []
+        parts = [as_in_training(part) for part in parts] if fresh else parts
         for part, after in zip(parts, [*parts[1:], None], strict=True):
             if part.kind != "norm":
                 norm = after if after and after.kind == "norm" else None
@@ -333,26 +335,13 @@ def normed(r: torch.Tensor, norm: Part, epsilon: float | None) -> torch.Tensor:
     scale = tensors.get("weight"), tensors.get("bias")
     if r.ndim == 3:
         r = r.unflatten(2, (math.isqrt(r.shape[2]), -1))
-    return F.batch_norm(r, *statistics(norm), *scale, eps=epsilon or EPSILONS[0])  # as it was in training
+    return F.batch_norm(r, tensors["running_mean"], tensors["running_var"], *scale, eps=epsilon or EPSILONS[0])
 
 
 def moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and mean square of each unit in each image (N, U), (N, U), of values (N, U, …)."""
     values = values.flatten(2) if values.ndim > 2 else values[..., None]
     return values.mean(2), values.square().mean(2)
-
-
-def statistics(norm: Part) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of each unit, without what is left in them of the 0 and 1 that they began with.
-
-    After n updates with the usual momentum of 0.1 that is a share of 0.9^n; the network itself has it.
-    """
-    mean, variance = norm.tensors["running_mean"], norm.tensors["running_var"]
-    updates = norm.tensors.get("num_batches_tracked", torch.zeros(()))
-    left = 0.9 ** float(updates) if updates.numel() == 1 and updates > 0 else 0.0
-    if (variance <= left).any():  # other updates than the usual ones
-        return mean, variance
-    return mean / (1 - left), (variance - left) / (1 - left)
 
 
 def misfit(means: torch.Tensor, squares: torch.Tensor, norm: Part) -> Misfit:
@@ -362,7 +351,7 @@ def misfit(means: torch.Tensor, squares: torch.Tensor, norm: Part) -> Misfit:
     deviations. The variance hardly tells a ReLU from a leaky one, the mean does. What chance does follows from how
     images differ, in the sample and in the training.
     """
-    mean, variance = (x[: means.shape[1]] for x in statistics(norm))
+    mean, variance = (norm.tensors[f"running_{what}"][: means.shape[1]] for what in ("mean", "var"))
     variance, found = variance.clamp(min=1e-12), means.mean(0)
     spread = (squares - 2 * found * means + found**2).clamp(min=0)  # (N, U), around the mean
     shift = (found - mean) / variance.sqrt()

@@ -17,7 +17,7 @@ from ganlens.models.families.dcgan import Chain, free_name
 from ganlens.models.families.dcgan_layers import Part, Start, loaded, parts_of
 from ganlens.models.families.dcgan_search import EPSILONS, Path, Search
 from ganlens.models.families.plain_endings import decoder_of, ended, ending_of, is_autoencoder
-from ganlens.models.families.plain_fronts import SAID, Conditional, Front, fronts
+from ganlens.models.families.plain_fronts import SAID, Conditional, Front, readings
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 
@@ -82,14 +82,14 @@ def searched(parts: list[Part], shape: tuple[int, int, int]) -> tuple[Search, Pa
     best: tuple[Search, Path] | None = None
     error: CheckpointError | None = None
     close: set[float | None] = set()
-    for front, rest in fronts(parts):
+    for (front, rest), fresh in readings(parts):
         try:
             check(rest)
         except CheckpointError as unfit:
             error = error or unfit
             continue
         fitted = front.fitted(rest[0].shape[1])
-        search = Search(rest, Start(rest[0].shape[1], shape[0], shape[1]), fitted)
+        search = Search(rest, Start(rest[0].shape[1], shape[0], shape[1]), fitted, fresh)
         paths = sorted(search.paths(), key=lambda path: path.against(1))
         if search.informed(0) and paths[0].error > FITS:
             error = CheckpointError(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ganlens.models.bit_exact import dense
-from ganlens.models.families.dcgan_layers import Part
+from ganlens.models.families.dcgan_layers import Part, as_in_training
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.latents import scattered
 
@@ -85,6 +85,12 @@ def fronts(parts: Sequence[Part]) -> Iterator[tuple[Front, list[Part]]]:
     z, y = pair
     rest = whole[sum(map(len, pair)) :]
     yield Front(0, "beside", inputs_of(y[0]), None, pair), [*map(joined, z, y), *rest]
+
+
+def readings(parts: Sequence[Part]) -> Iterator[tuple[tuple[Front, list[Part]], bool]]:
+    """The fronts, each with norms as they are, and, where they were updated a few times only, as they were in training."""
+    few = any(as_in_training(part) is not part for part in parts)
+    yield from ((front, fresh) for front in fronts(parts) for fresh in ((False, True) if few else (False,)))
 
 
 def inputs_of(part: Part) -> int:

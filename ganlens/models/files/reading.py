@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from ganlens.models.files.keras_files import HDF5, read_keras
 from ganlens.models.files.pickles import CheckpointError, Global, Limits, Machine
 from ganlens.models.files.records import BUILDERS, DTYPES, INERT, Record, Storage, Stored, short
 
@@ -141,6 +142,8 @@ def refusal(limits: Limits) -> str:
 
 
 def parsed(data: bytes, limits: Limits):
+    if data[:8] == HDF5 or (data[:4] == b"PK\x03\x04" and b"model.weights.h5" in data):
+        return read_keras(data)
     if data[:4] == b"PK\x03\x04":
         return read_zip(data, limits)
     if len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ganlens.models.files.keras_files import KerasModel
 from ganlens.models.files.reading import state_of, tensors
 from ganlens.models.files.records import Record, Stored
 
@@ -69,6 +70,9 @@ def states(
 ) -> Iterator[State]:
     """All state dicts of a file, also those in dicts within dicts, and those of networks within networks."""
     config, asked = config or {}, asked or {}
+    if isinstance(tree, KerasModel):
+        arrays = {".".join((*name, str(i))): x for name, some in tree.weights.items() for i, x in enumerate(some)}
+        yield State("", arrays, tree, size, None, config, asked)
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
