@@ -5,6 +5,7 @@ latent are those under which the batch statistics come true; where they do not t
 image of a usual size, with a warning.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +49,7 @@ PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 FITS = 0.2  # largest error at which a way is believed
 TIMES, FEW_TIMES = 10.0, 3.0  # how many times what chance does it may be; the second of ways that nobody is known to go
 MARGIN = 6.0  # how much more may speak against another way, to be told of
-DECODER_SLOPES = {0.0: 4.0, 0.01: -20.0}  # torch's own slope is the usual one in decoders
+DECODER_SLOPES = {0.0: 4.0, 0.01: 0.0}  # torch's own slope is the usual one in decoders
 LEAST_SIDE = 16  # of images without batch statistics that speak for them
 
 
@@ -126,6 +127,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
 def searched(parts: list[Part], decoder: bool) -> tuple[Search, Path, list[str]]:
     """The front and the way that the statistics speak for; what they leave open, in words."""
     best: tuple[Search, Path, list[str]] | None = None
+    least = math.inf
     error: CheckpointError | None = None
     for (front, rest), fresh in readings(parts):
         try:
@@ -136,14 +138,16 @@ def searched(parts: list[Part], decoder: bool) -> tuple[Search, Path, list[str]]
             if fitted.z_dim < 1:
                 raise CheckpointError(f"closest to {FAMILY}, but its first layer has no place for a latent")
             search = Search(rest, start, fitted, fresh)
+            search.slopes += (0.01,) if decoder else ()
             path, doubts = chosen(search, DECODER_SLOPES if decoder else {})
         except CheckpointError as unfit:
             error = error or unfit
             continue
         if front.kind == "behind" and not search.informed(0):
             doubts.append("that the embedding of the class follows the latent")
-        if best is None or path.against(1) < best[1].against(1):
-            best = search, path, doubts
+        against = path.against(1) + (MARGIN if fresh else 0)
+        if best is None or against < least:
+            best, least = (search, path, doubts), against
     if best is None:
         raise cast(CheckpointError, error)
     return best

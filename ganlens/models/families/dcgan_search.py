@@ -27,8 +27,8 @@ from ganlens.models.families.dcgan_layers import (
 from ganlens.models.families.plain_fronts import Front
 from ganlens.models.latents import drawn
 
-SLOPES = (0.0, 0.2, 0.1, 0.3, 0.01)  # of hidden activations
-ODDNESS = {0.1: 4.0, 0.3: 4.0, 0.01: 20.0}  # of some; the last one hardly differs from a ReLU
+SLOPES = (0.0, 0.2, 0.1, 0.3)  # of hidden activations
+ODDNESS = {0.1: 4.0, 0.3: 4.0}  # of some of them
 EPSILONS = (1e-5, 0.8)  # of batch norms; the second one is a slip that many have copied, but not for the first norm
 MODES = ("nearest", "bilinear")  # of doubling
 SCREENED, FEW = 32, 16  # units and images that are looked at before all are
@@ -126,6 +126,7 @@ class Search:
     """What a file says of each layer, and the ways to run them; ``fresh`` takes norms as they were in training."""
 
     def __init__(self, parts: list[Part], start: Start, front: Front | None = None, fresh: bool = False):
+        self.slopes: tuple[float, ...] = SLOPES
         self.parts, self.start, self.front = parts, start, front or Front(start.z_dim)
         self.stages: list[Stage] = []
         parts = [as_in_training(part) for part in parts] if fresh else parts
@@ -229,7 +230,7 @@ class Search:
             if number == 1:
                 yield replace(styled, bare=True)
                 styled = replace(styled, bare=False)
-            yield from (replace(styled, slope=s) for s in (SLOPES if way.slope is None else (way.slope,)))
+            yield from (replace(styled, slope=s) for s in (self.slopes if way.slope is None else (way.slope,)))
 
     def entering(self, path: Path, way: Way, number: int, part: int = 0) -> torch.Tensor:
         """What enters a layer (N, U, H, W), or (N, Z) a linear map."""
@@ -287,7 +288,7 @@ class Search:
             return
         if way.early is None:
             yield replace(way, early=False)
-        yield from (replace(way, early=True, slope=s) for s in (SLOPES if way.slope is None else (way.slope,)))
+        yield from (replace(way, early=True, slope=s) for s in (self.slopes if way.slope is None else (way.slope,)))
 
     @cached_property
     def count(self) -> int:

@@ -128,7 +128,8 @@ def build(state: State, name: str) -> Generator:
         raise CheckpointError(f"closest to {FAMILY}, but its latent has the shape {short(tuple(shapes[latent]))}")
     net = KerasGenerator(model, shapes[latent], classes, hot, label, label_first).requires_grad_(False).eval()
     try:
-        return Generator.wrap(net, z_dim, name, classes=classes, output=state.asked.get("output"))
+        inputs = both if classes else None
+        return Generator.wrap(net, z_dim, name, classes=classes, inputs=inputs, output=state.asked.get("output"))
     except ValueError as error:
         raise CheckpointError(f"closest to {FAMILY}, but {error}") from error
 
@@ -259,12 +260,22 @@ def roles(model: Graph, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int | N
     named = [i for i, (name, _) in enumerate(model.given) if LABEL.search(name)]
     label = (embedded or named or [1])[0]
     if not embedded and not named:
-        warnings.warn(
-            f"which of its two inputs is the class is not in the file; the second, {model.given[1][0]!r}, is taken. If "
-            "it is otherwise, build the network yourself: Generator.wrap(net, z_dim=…, inputs=…)",
-            stacklevel=7,
-        )
+        warn_of_roles(model.given[1][0])
     table = tables.get(model.given[label])
     classes = len(table.embeddings) if isinstance(table, Table) else shapes[label][-1]
     return 1 - label, classes, not isinstance(table, Table), shapes[label], label == 0
 
+
+
+def both(z: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a network is called with that takes labels (N,) and weights (N, classes)."""
+    return z, labels
+
+
+def warn_of_roles(second: str) -> None:
+    """Say that nothing tells which of two inputs is the class."""
+    warnings.warn(
+        f"which of its two inputs is the class is not in the file; the second, {second!r}, is taken. If it is "
+        "otherwise, build the network yourself: Generator.wrap(net, z_dim=…, inputs=…)",
+        stacklevel=8,
+    )

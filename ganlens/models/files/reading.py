@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ganlens.models.files.keras_files import HDF5, read_keras
+from ganlens.models.files.onnx_files import read_onnx
 from ganlens.models.files.pickles import CheckpointError, Global, Limits, Machine
 from ganlens.models.files.records import BUILDERS, DTYPES, INERT, Record, Storage, Stored, short
 
@@ -123,8 +124,6 @@ def other_kind(data: bytes) -> str:
         return f"it is {kind}"
     if data[4:8] == b"TFL3" or data[-8:] == TENSORFLOW or re.match(rb"\x0a.{0,9}\x0a", data[:12], re.S):
         return "it seems to be a file of TensorFlow; only networks of PyTorch are loaded"
-    if data[:1] == b"\x08" and re.match(rb"\x08[\x01-\x20]\x12.{1,40}\x1a", data[:64], re.S):
-        return "it seems to be an ONNX file, whose network has no modules to look into; give the PyTorch checkpoint"
     if data[257:262] == b"ustar":
         return "it is a tar archive; unpack it first"
     text = start.decode("latin-1").translate(dict.fromkeys(b"\t\r\n"))
@@ -144,6 +143,8 @@ def refusal(limits: Limits) -> str:
 def parsed(data: bytes, limits: Limits):
     if data[:8] == HDF5 or (data[:4] == b"PK\x03\x04" and b"model.weights.h5" in data):
         return read_keras(data)
+    if data[:1] == b"\x08":  # the first field of ONNX; no pickle begins so
+        return read_onnx(data)
     if data[:4] == b"PK\x03\x04":
         return read_zip(data, limits)
     if len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:

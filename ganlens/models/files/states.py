@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ganlens.models.files.keras_files import KerasModel
+from ganlens.models.files.onnx_files import OnnxModel
 from ganlens.models.files.reading import state_of, tensors
 from ganlens.models.files.records import Record, Stored
 
@@ -73,6 +74,8 @@ def states(
     if isinstance(tree, KerasModel):
         arrays = {".".join((*name, str(i))): x for name, some in tree.weights.items() for i, x in enumerate(some)}
         yield State("", arrays, tree, size, None, config, asked)
+    if isinstance(tree, OnnxModel):
+        yield State("", tree.tensors, tree, size, None, config, asked)
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
