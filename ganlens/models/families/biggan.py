@@ -90,9 +90,7 @@ class Norm(nn.Module):
 
     def __init__(self, units: int, width: int, shared: bool):
         super().__init__()
-        self.gain, self.bias = (
-            Dense(width, units, bias=False) if shared else Table(width, units) for _ in range(2)
-        )
+        self.gain, self.bias = (Dense(width, units, bias=False) if shared else Table(width, units) for _ in range(2))
         self.register_buffer("stored_mean", torch.zeros(units))
         self.register_buffer("stored_var", torch.ones(units))
 
@@ -156,9 +154,7 @@ class BigGAN(nn.Module):
         self.linear = Dense(plan.piece + (plan.embedding if joined else 0), first * plan.side**2)
         names = ("theta", "phi", "g", "o")
         self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                [Block(plan, i), *([Attention(units, names, scalar=True)] if plan.attention[i] else [])]
-            )
+            nn.ModuleList([Block(plan, i), *([Attention(units, names, scalar=True)] if plan.attention[i] else [])])
             for i, (_, units) in enumerate(plan.channels)
         )
         self.output_layer = nn.Sequential(LastNorm(last), nn.ReLU(), nn.Conv2d(last, plan.colors, 3, padding=1))
@@ -171,7 +167,8 @@ class BigGAN(nn.Module):
         if plan.deep and plan.shared:
             first = y = torch.cat([y, z], 1)
         r = self.linear(first).unflatten(1, (-1, plan.side, plan.side))
-        for i, (block, *attention) in enumerate(self.blocks):
+        for i, parts in enumerate(self.blocks):
+            block, *attention = parts.children()
             r = block(r, torch.cat([y, rest[i]], 1) if plan.chunked else y)
             for module in attention:
                 r = module(r)
@@ -277,7 +274,11 @@ def depth_of(channels: Sequence[tuple[int, int]]) -> int:
         ends = [channels[0][0], *(units for _, units in channels[depth - 1 :: depth])]
         inside = all(a == b for i, (a, b) in enumerate(channels) if i % depth < depth - 1)
         widths = [w for w in DEEP_WIDTHS if len(w) == len(ends)]
-        if inside and not len(channels) % depth and any(all(n * w[0] == ends[0] * m for n, m in zip(ends, w)) for w in widths):
+        if (
+            inside
+            and not len(channels) % depth
+            and any(all(n * w[0] == ends[0] * m for n, m in zip(ends, w, strict=False)) for w in widths)
+        ):
             known.append(depth)
     if not known:
         warnings.warn(

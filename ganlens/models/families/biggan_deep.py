@@ -3,6 +3,7 @@
 The weights stand in the file beside vectors for their spectral norm, and are divided once, when loaded.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -176,9 +177,11 @@ def settings_of(config: Mapping[str, Any]) -> tuple[list[tuple[bool, int, int]],
     eps, z_dim = config.get("eps", 1e-4), config.get("z_dim", 128)
     fits = isinstance(blocks, list) and 0 < len(blocks) <= MOST_BLOCKS
     for block in blocks if fits else ():
-        whole = isinstance(block, list) and len(block) == 3 and all(type(n) is int and 1 <= n <= 4096 for n in block[1:])
+        whole = (
+            isinstance(block, list) and len(block) == 3 and all(type(n) is int and 1 <= n <= 4096 for n in block[1:])
+        )
         fits = fits and whole and isinstance(block[0], bool)
-    joined = fits and all(a[2] == b[1] for a, b in zip(blocks, blocks[1:], strict=False))
+    joined = fits and all(a[2] == b[1] for a, b in itertools.pairwise(blocks))
     if not joined or type(attention) is not int or type(z_dim) is not int or not 1 <= z_dim <= 2**16:
         raise CheckpointError(f"closest to {FAMILY}, but the layers in its settings do not follow upon one another")
     if type(eps) not in (int, float) or not 0 <= eps < 1:

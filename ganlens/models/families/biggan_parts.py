@@ -35,6 +35,6 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(() if scalar else 1))
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
-        theta, phi, g, last = (self.get_submodule(name).weight for name in self.names)
+        theta, phi, g, last = (self.get_parameter(f"{name}.weight") for name in self.names)
         found = attended(*(pointwise(r, weight) for weight in (theta, phi, g)))
         return self.gamma * pointwise(found, last) + r

@@ -39,8 +39,8 @@ from ganlens.models.files.reading import CheckpointError, check_maps, fit
 from ganlens.models.files.states import State
 
 FORMAT = (
-    "plain DCGAN, also of classes, and decoders of VAE (a 4-D weight (Z, C, k, k) or a linear map, perhaps an embedding "
-    "of classes or a second first layer for them, transposed convolutions, batch norms)"
+    "plain DCGAN, also of classes, and decoders of VAE (a 4-D weight (Z, C, k, k) or a linear map, perhaps an "
+    "embedding of classes or a second first layer for them, transposed convolutions, batch norms)"
 )
 ENDS_AS_ASKED = True  # as `load_generator` is told
 
@@ -112,7 +112,9 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
     modules, extra = ended(modules, ending), {"latent", "maps", "image_range"}
     extra |= {name for name, module in modules.items() if isinstance(module, nn.Upsample)}
     net, branched = with_front(search.front, modules)
-    maps = [key for key in [*branched, *maps] if isinstance(net, Chain) or search.parts[0].kind == "conv" or key in maps]
+    maps = [
+        key for key in [*branched, *maps] if isinstance(net, Chain) or search.parts[0].kind == "conv" or key in maps
+    ]
     own = dict.fromkeys([*([search.front.table.name] if search.front.table else []), *branched, *modules])
     vectors = [key for key in own if key not in maps and key not in extra]
     front, law = search.front, path.way.law or "normal"
@@ -190,7 +192,9 @@ def one_of(module: nn.Module, part: Part) -> nn.Module:
     """A module like one that stands for two, with the sizes of one of them."""
     bias = "bias" in part.tensors
     if isinstance(module, nn.ConvTranspose2d):
-        stride, padding, more = (cast(tuple[int, int], x) for x in (module.stride, module.padding, module.output_padding))
+        stride, padding, more = (
+            cast(tuple[int, int], x) for x in (module.stride, module.padding, module.output_padding)
+        )
         inputs, outputs, side, _ = part.shape
         return nn.ConvTranspose2d(inputs, outputs, side, stride, padding, more, bias=bias)
     if isinstance(module, Dense):
@@ -359,7 +363,9 @@ def report(G: Generator, way: Way, error: float | None, ending: str, front: Fron
         f"padding {step[1]}" + (f", output padding {step[2]}" if step[2] else "")
         for conv, step in zip(way.convs, way.steps, strict=True)
     ]
-    lines.append(f"  hidden {activation(way.slope)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end")
+    lines.append(
+        f"  hidden {activation(way.slope)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end"
+    )
     if front.classes:
         lines.append(f"  {front.classes} classes: {SAID[front.kind]}")
     if way.epsilon not in (None, EPSILONS[0]):

@@ -127,7 +127,10 @@ def build(state: State, name: str) -> Generator:
     z_dim = sizes(FAMILY, tensors, "init.init.0.weight", 4)[0]
     colors = sizes(FAMILY, tensors, "to_big.weight", 4)[0]
     net = assembled(FAMILY, lambda: FastGenerator(z_dim, units, colors), tensors)
-    layers = ["init", *(f"{part}_{size}" for size in net.sizes for part in ("feat", "se") if part == "feat" or size in GATES)]
+    layers = [
+        "init",
+        *(f"{part}_{size}" for size in net.sizes for part in ("feat", "se") if part == "feat" or size in GATES),
+    ]
     G = Generator(net, z_dim, name, layers=[*layers, "to_big"], trusted=True)
     G.about = said
     return G
@@ -142,6 +145,10 @@ def averaged(state: State) -> tuple[dict[str, torch.Tensor], str]:
     names = [key for key in tensors if not key.endswith(BUFFERS)]
     shapes = [tuple(x.shape) if isinstance(x, Stored | torch.Tensor) else None for x in average]
     if shapes != [tuple(tensors[key].shape) for key in names]:
-        raise CheckpointError(f"closest to {FAMILY}, but the list g_ema does not have the shapes of its {len(names)} weights")
+        raise CheckpointError(
+            f"closest to {FAMILY}, but the list g_ema does not have the shapes of its {len(names)} weights"
+        )
     loaded = [x.load() if isinstance(x, Stored) else x for x in average]
-    return tensors | dict(zip(names, loaded, strict=True)), "the averaged weights of the list g_ema, with g's statistics"
+    return tensors | dict(
+        zip(names, loaded, strict=True)
+    ), "the averaged weights of the list g_ema, with g's statistics"

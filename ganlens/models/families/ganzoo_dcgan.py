@@ -4,6 +4,7 @@ The zoo shows images of its networks in training mode, normalised by the batch t
 decided by its seed, and normalised by the statistics in the file.
 """
 
+import itertools
 import re
 
 import torch
@@ -35,7 +36,7 @@ class ZooDCGAN(nn.Module):
         self.main = nn.Sequential()
         self.main.add_module("batchNorm0", nn.BatchNorm2d(units[0]))
         self.main.add_module("relu0", nn.ReLU())
-        for i, (inputs, outputs) in enumerate(zip(units, units[1:], strict=False), start=1):
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(units), start=1):
             self.main.add_module(f"convTranspose{i}", nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False))
             self.main.add_module(f"batchNorm{i}", nn.BatchNorm2d(outputs))
             self.main.add_module(f"relu{i}", nn.ReLU())

@@ -21,7 +21,7 @@ class Settings:
     def __init__(self, state: State, family: str, usual_loss: str):
         found = state.tree.get("config") if isinstance(state.tree, dict) else None
         self.family, self.known = family, isinstance(found, Record | dict)
-        self.values: Mapping[str, Any] = found.state if isinstance(found, Record) else found if self.known else {}
+        self.values: Mapping[str, Any] = found.state if isinstance(found, Record) else found or {}
         loss = self.values.get("lossCriterion", usual_loss)
         if loss not in BOUNDED:
             raise CheckpointError(f"closest to {family}, but its loss {short(loss)} is not known, nor what ends it")
@@ -51,7 +51,7 @@ class Settings:
         z_dim = inputs - sum(self.attributes)
         if z_dim < 1:
             raise CheckpointError(
-                f"closest to {self.family}, but it takes {inputs} numbers, of which {sum(self.attributes)} are for classes"
+                f"closest to {self.family}, but it takes {inputs} numbers, {sum(self.attributes)} of them for classes"
             )
         return z_dim
 

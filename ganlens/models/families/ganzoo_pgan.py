@@ -1,5 +1,6 @@
 """Progressive GAN (Karras et al., ICLR 2018) from the files of facebookresearch's GAN zoo."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,14 @@ class ZooProgressive(nn.Module):
     """
 
     def __init__(
-        self, attributes: list[int], z_dim: int, units: Sequence[int], colors: int, slope: float, alpha: float, bounded: bool
+        self,
+        attributes: list[int],
+        z_dim: int,
+        units: Sequence[int],
+        colors: int,
+        slope: float,
+        alpha: float,
+        bounded: bool,
     ):
         super().__init__()
         self.slope, self.alpha, self.bounded = slope, alpha, bounded
@@ -39,7 +47,7 @@ class ZooProgressive(nn.Module):
         self.groupScale0 = nn.ModuleList([nn.Conv2d(units[0], units[0], 3, padding=1)])
         self.scaleLayers = nn.ModuleList(
             nn.ModuleList([nn.Conv2d(a, b, 3, padding=1), nn.Conv2d(b, b, 3, padding=1)])
-            for a, b in zip(units, units[1:], strict=False)
+            for a, b in itertools.pairwise(units)
         )
         last = len(units) - 1
         painting = [last - 1, last] if alpha else [last]
@@ -52,7 +60,8 @@ class ZooProgressive(nn.Module):
         r = F.leaky_relu(self.formatLayer(unit_square(self.attributes(z, labels))), self.slope)
         r = self.active(self.groupScale0[0](unit_square(r.unflatten(1, (-1, 4, 4)))))
         below = r
-        for first, second in self.scaleLayers:  # type: ignore[misc]
+        for scale in self.scaleLayers:
+            first, second = scale.children()
             below = r
             r = self.active(second(self.active(first(doubled(r)))))
         *faded, last = self.toRGBLayers.values()

@@ -1,5 +1,6 @@
 """What the files of genforce's code bases (github.com/genforce: GenForce, SeFa, InterFaceGAN) have in common."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
@@ -39,7 +40,7 @@ class Mapping8(nn.Module):
         self.gain = gain
         self.label_weight = None if classes is None else nn.Parameter(torch.zeros(classes, z_dim))
         self.count = len(widths) - 1
-        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             self.add_module(f"dense{i}", Dense(inputs, outputs))
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Progressive GAN (Karras et al., ICLR 2018) from genforce's files."""
 
+import itertools
 import math
 import re
 import warnings
@@ -12,7 +13,15 @@ from torch.nn import functional as F
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import pointwise
 from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes
-from ganlens.models.families.genforce_parts import MOST_BLOCKS, Fading, doubled, faded, lod_of, shifted_sums, unit_square
+from ganlens.models.families.genforce_parts import (
+    MOST_BLOCKS,
+    Fading,
+    doubled,
+    faded,
+    lod_of,
+    shifted_sums,
+    unit_square,
+)
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 
@@ -63,8 +72,6 @@ class GenforceProgressive(Fading):
         return self.painted(lambda n, r: self.get_submodule(f"layer{n}")(z if r is None else r))
 
 
-
-
 def likeness(state: State) -> float:
     """Share of the names that this family has."""
     return share_of_names(KEYS, state.items) if "lod" in state.items else 0.0
@@ -98,7 +105,7 @@ def build(state: State, name: str) -> Generator:
 def is_fused(state: Mapping[str, torch.Tensor], units: Sequence[int]) -> bool:
     """Whether doubling and convolution are one: then weights have their inputs first, where that can be seen."""
     seen = []
-    for i, (inputs, outputs) in enumerate(zip(units, units[1:], strict=False), start=1):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(units), start=1):
         shape = sizes(FAMILY, state, f"layer{2 * i}.weight", 4)[:2]
         if inputs != outputs and shape in ((outputs, inputs), (inputs, outputs)):
             seen.append(shape == (inputs, outputs))

@@ -144,9 +144,7 @@ def build(state: State, name: str) -> Generator:
     check_maps(FAMILY, [(n, 4 << i) for i, n in enumerate(units)])
     colors = sizes(FAMILY, tensors, "synthesis.output0.weight", 4)[0]
     state_dict = without(scaled(tensors), r"synthesis\.lod") | mapped
-    net = assembled(
-        FAMILY, lambda: GenforceStyle(mapping(), Synthesis(width, units, colors, lod), width), state_dict
-    )
+    net = assembled(FAMILY, lambda: GenforceStyle(mapping(), Synthesis(width, units, colors, lod), width), state_dict)
     layers = net.synthesis.names("synthesis.")
     styles = [f"{key}.style" for key in layers if ".layer" in key]
     vectors = [*(f"mapping.dense{i}" for i in range(net.mapping.count)), "mapping", *styles]

@@ -118,8 +118,12 @@ def build(state: State, name: str) -> Generator:
     model = model_of(state.tree.config, weights, ())
     left = [".".join(key) for key, arrays in weights.items() if arrays]
     if left:
-        raise CheckpointError(f"closest to {FAMILY}, but it has arrays for {', '.join(left[:6])}, which it does not need")
-    shapes = [shape_of(config, key[0]) for key, config in zip(model.given, inputs_of(state.tree.config, model), strict=True)]
+        raise CheckpointError(
+            f"closest to {FAMILY}, but it has arrays for {', '.join(left[:6])}, which it does not need"
+        )
+    shapes = [
+        shape_of(config, key[0]) for key, config in zip(model.given, inputs_of(state.tree.config, model), strict=True)
+    ]
     latent, classes, hot, label, label_first = roles(model, shapes)
     z_dim = 1
     for n in shapes[latent]:
@@ -156,7 +160,9 @@ def model_of(config: Mapping[str, Any], weights: Weights, path: tuple[str, ...])
 def layer_of(layer: Mapping[str, Any], name: str, arrays: Sequence[torch.Tensor]) -> Layer:
     kind = str(layer.get("class_name"))
     if kind not in LAYERS:
-        raise CheckpointError(f"closest to {FAMILY}, but {close_match('kind of layer', kind[:80], list(LAYERS), 'ganlens')}")
+        raise CheckpointError(
+            f"closest to {FAMILY}, but {close_match('kind of layer', kind[:80], list(LAYERS), 'ganlens')}"
+        )
     settings = layer.get("config")
     settings = settings if isinstance(settings, dict) else {}
     return LAYERS[kind](name, settings | {"_class": kind}, arrays)
@@ -236,7 +242,8 @@ def inputs_of(config: Mapping[str, Any], model: Graph) -> list[Mapping[str, Any]
 
 def shape_of(layer: Mapping[str, Any], name: str) -> tuple[int, ...]:
     """Shape of one input, without the axis of images."""
-    inner = layer.get("config") if isinstance(layer.get("config"), dict) else {}
+    found = layer.get("config")
+    inner = found if isinstance(found, dict) else {}
     shape = next((inner[key] for key in ("batch_shape", "batch_input_shape") if inner.get(key)), None)
     build = layer.get("build_config")
     shape = shape or (build.get("input_shape") if isinstance(build, dict) else None)
@@ -254,7 +261,9 @@ def roles(model: Graph, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int | N
     if len(shapes) == 1:
         return 0, None, False, (), False
     if len(shapes) != 2:
-        raise CheckpointError(f"closest to {FAMILY}, but it has {len(shapes)} inputs; latents, or latents and classes are known")
+        raise CheckpointError(
+            f"closest to {FAMILY}, but it has {len(shapes)} inputs; latents, or latents and classes are known"
+        )
     tables = {step.inputs[0]: model.get_submodule(model.names[step.layer]) for step in model.steps if step.inputs}
     embedded = [i for i, key in enumerate(model.given) if isinstance(tables.get(key), Table)]
     named = [i for i, (name, _) in enumerate(model.given) if LABEL.search(name)]
@@ -264,7 +273,6 @@ def roles(model: Graph, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int | N
     table = tables.get(model.given[label])
     classes = len(table.embeddings) if isinstance(table, Table) else shapes[label][-1]
     return 1 - label, classes, not isinstance(table, Table), shapes[label], label == 0
-
 
 
 def both(z: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

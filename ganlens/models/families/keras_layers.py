@@ -28,7 +28,14 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "leaky_relu": lambda r: F.leaky_relu(r, 0.2),
     "softmax": lambda r: torch.softmax(r, 1 if r.ndim == 4 else -1),
 }
-IDENTITIES = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
+IDENTITIES = (
+    "Dropout",
+    "SpatialDropout2D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "ActivityRegularization",
+)
 Settings = Mapping[str, Any]
 
 
@@ -50,7 +57,9 @@ class Layer(nn.Module):
         """The next array as a parameter."""
         if not self.arrays or self.arrays[0].ndim != ndim:
             found = tuple(self.arrays[0].shape) if self.arrays else "missing"
-            raise CheckpointError(f"closest to {FAMILY}, but {what} of {self.called} is {found}; {ndim} axes were expected")
+            raise CheckpointError(
+                f"closest to {FAMILY}, but {what} of {self.called} is {found}; {ndim} axes were expected"
+            )
         return nn.Parameter(self.arrays.pop(0))
 
     def pair(self, key: str, usual: int = 1) -> tuple[int, int]:
@@ -71,7 +80,9 @@ class Layer(nn.Module):
     def refuse(self, key: str, *usual) -> None:
         """CheckpointError where a setting is not as usual."""
         if (value := self.settings.get(key, usual[0])) not in usual:
-            raise CheckpointError(f"closest to {FAMILY}, but {key} of {self.called} is {short(value)}, which is not known")
+            raise CheckpointError(
+                f"closest to {FAMILY}, but {key} of {self.called} is {short(value)}, which is not known"
+            )
 
     def activation(self, usual: str = "linear") -> Callable[[torch.Tensor], torch.Tensor]:
         value = self.settings.get("activation", usual) or "linear"
@@ -79,7 +90,9 @@ class Layer(nn.Module):
             value = value.get("config") if value.get("class_name") == "function" else value.get("class_name")
         value = str(value if not isinstance(value, dict) else value.get("name"))
         if value not in ACTIVATIONS:
-            raise CheckpointError(f"closest to {FAMILY}, but " + close_match("activation", value[:80], list(ACTIVATIONS), self.called))
+            raise CheckpointError(
+                f"closest to {FAMILY}, but " + close_match("activation", value[:80], list(ACTIVATIONS), self.called)
+            )
         return ACTIVATIONS[value]
 
 
@@ -121,7 +134,7 @@ class Convolution(Layer):
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
         if self.same:
-            ends = []
+            ends: list[int] = []
             for n, k, s, d in zip(r.shape[2:], self.weight.shape[2:], self.stride, self.dilation, strict=True):
                 total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
                 ends = [total // 2, total - total // 2, *ends]  # F.pad begins with the last axis
@@ -144,7 +157,7 @@ class Transposed(Layer):
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
         r = F.conv_transpose2d(r, self.weight, None, self.stride, dilation=self.dilation)
-        ends = []
+        ends: list[int] = []
         for k, s, d in zip(self.weight.shape[2:], self.stride, self.dilation, strict=True):
             extra = (k - 1) * d + 1 - s
             cut = max(extra, 0) if self.same else 0
@@ -155,6 +168,9 @@ class Transposed(Layer):
 
 class Norm(Layer):
     """BatchNormalization over the last axis."""
+
+    moving_mean: torch.Tensor
+    moving_variance: torch.Tensor
 
     def prepare(self) -> None:
         axis = self.settings.get("axis", -1)
@@ -231,7 +247,9 @@ class Enlarged(Layer):
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
         scale = tuple(map(float, self.size))
-        return F.interpolate(r, scale_factor=scale, mode=self.mode, **({} if self.mode == "nearest" else {"align_corners": False}))
+        return F.interpolate(
+            r, scale_factor=scale, mode=self.mode, **({} if self.mode == "nearest" else {"align_corners": False})
+        )
 
 
 class Framed(Layer):

@@ -14,7 +14,16 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Pointwise
-from ganlens.models.families.assembling import COUNTERS, assembled, counted, numbers, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import (
+    COUNTERS,
+    assembled,
+    counted,
+    numbers,
+    real,
+    share_of_names,
+    sizes,
+    without,
+)
 from ganlens.models.families.lucidrains_parts import HEAD, ChannelNorm, Separable, linear_attention, shown, smoothed
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
@@ -35,7 +44,7 @@ GATES = {4: 128, 5: 256, 6: 512, 7: 1024}  # maps of 2^n cells a side gate maps 
 
 @dataclass(frozen=True)
 class Stage:
-    """One layer: units, kind of its gate (None, "context" or "frequency"), units of the gate, hidden units, attention."""
+    """One layer: units, kind, units and hidden units of its gate if it has one, heads of attention."""
 
     inputs: int
     units: int
@@ -236,4 +245,6 @@ def check_gates(stages: Sequence[Stage]) -> None:
         larger = {8 << j: other.units for j, other in enumerate(stages)}
         wanted = larger.get(GATES.get(i + 3, 0))
         if (stage.gated or None) != wanted:
-            raise CheckpointError(f"closest to {FAMILY}, but layer {i} gates {stage.gated} units, not {wanted or 'none'}")
+            raise CheckpointError(
+                f"closest to {FAMILY}, but layer {i} gates {stage.gated} units, not {wanted or 'none'}"
+            )

@@ -6,9 +6,8 @@ Activations, and what stands in front of what, are those under which the batch s
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ganlens.models.base import Generator
@@ -74,7 +73,9 @@ def image_of(parts: Sequence[Part]) -> tuple[int, int, int]:
         side = math.isqrt(outputs // colors)
         if colors * side * side == outputs and side >= LEAST_SIDE:
             return colors, side, side
-    raise CheckpointError(f"closest to a {FAMILY}, but its last layer has {outputs} outputs, no image of 1 or 3 channels")
+    raise CheckpointError(
+        f"closest to a {FAMILY}, but its last layer has {outputs} outputs, no image of 1 or 3 channels"
+    )
 
 
 def searched(parts: list[Part], shape: tuple[int, int, int]) -> tuple[Search, Path, Front]:

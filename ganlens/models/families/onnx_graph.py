@@ -49,7 +49,9 @@ class Operation(nn.Module):
         ]
         found = OPERATIONS[self.kind](self.settings, *values)
         if isinstance(found, torch.Tensor) and found.numel() > MAX_CELLS:
-            raise CheckpointError(f"closest to {FAMILY}, but a {self.kind} gives a tensor of shape {tuple(found.shape)}")
+            raise CheckpointError(
+                f"closest to {FAMILY}, but a {self.kind} gives a tensor of shape {tuple(found.shape)}"
+            )
         return found
 
 
@@ -93,7 +95,7 @@ class OnnxGenerator(nn.Module):
 
 
 def needed(model: OnnxModel) -> list[Node]:
-    """The nodes that the output depends on; CheckpointError for those that are not known, or never have their inputs."""
+    """The nodes that the output depends on; CheckpointError for unknown ones, or where inputs are missing."""
     wanted, kept = {model.outputs[0]}, list[Node]()
     for node in reversed(model.nodes):
         if wanted & set(node.outputs):
@@ -111,7 +113,9 @@ def needed(model: OnnxModel) -> list[Node]:
                 f"closest to {FAMILY}, but " + close_match("operation", node.kind[:80], list(OPERATIONS), "ganlens")
             )
         if missing := [name for name in node.inputs if name not in known]:
-            raise CheckpointError(f"closest to {FAMILY}, but {node.name} takes {short(missing[0])}, which nothing gives")
+            raise CheckpointError(
+                f"closest to {FAMILY}, but {node.name} takes {short(missing[0])}, which nothing gives"
+            )
         known |= set(node.outputs)
     if model.outputs[0] not in known:
         raise CheckpointError(f"closest to {FAMILY}, but nothing gives its output {short(model.outputs[0])}")
@@ -157,7 +161,9 @@ def roles(model: OnnxModel) -> tuple[str, str | None]:
     if len(names) == 1:
         return names[0], None
     if len(names) != 2:
-        raise CheckpointError(f"closest to {FAMILY}, but it has {len(names)} inputs; latents, or latents and classes are known")
+        raise CheckpointError(
+            f"closest to {FAMILY}, but it has {len(names)} inputs; latents, or latents and classes are known"
+        )
     whole = [name for name in names if model.inputs[name][1]]
     named = [name for name in names if LABEL.search(name)]
     if not whole and not named:

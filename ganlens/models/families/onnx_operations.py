@@ -169,7 +169,9 @@ def tile(s: Settings, r, repeats):
 def constant_of_shape(s: Settings, shape):
     value = s.get("value")
     bounded(whole(shape))
-    return torch.full(whole(shape), 0.0 if value is None else value.flatten()[0].item(), dtype=None if value is None else value.dtype)
+    return torch.full(
+        whole(shape), 0.0 if value is None else value.flatten()[0].item(), dtype=None if value is None else value.dtype
+    )
 
 
 def constant(s: Settings):
@@ -202,13 +204,17 @@ def resize(s: Settings, r, *given):
     evenly = all(new % old == 0 for new, old in zip(target, r.shape[2:], strict=True))
     if mode == "nearest":
         if how != "asymmetric" and not evenly:
-            raise CheckpointError(f"closest to ONNX, but a Resize to the nearest cell is {short(how)}, by no whole factor")
+            raise CheckpointError(
+                f"closest to ONNX, but a Resize to the nearest cell is {short(how)}, by no whole factor"
+            )
         if how == "asymmetric" and s.get("nearest_mode", "round_prefer_floor") != "floor" and len(given) > 1:
             raise CheckpointError("closest to ONNX, but a Resize rounds to the nearest cell; known is the one below")
         return F.interpolate(r, size=target, mode="nearest")
     corners = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
     if how not in corners or mode not in ("bilinear", "bicubic"):
-        raise CheckpointError(f"closest to ONNX, but a Resize is {short(s.get('mode'))}, {short(how)}, which is not known")
+        raise CheckpointError(
+            f"closest to ONNX, but a Resize is {short(s.get('mode'))}, {short(how)}, which is not known"
+        )
     return F.interpolate(r, size=target, mode=mode, align_corners=corners[how])
 
 
@@ -218,7 +224,7 @@ def pad(s: Settings, r, pads=None, value=None, axes=None):
     both = dict(zip(chosen, zip(ends[: len(chosen)], ends[len(chosen) :], strict=True), strict=True))
     bounded([n + sum(both.get(i, (0, 0))) for i, n in enumerate(r.shape)])
     flat = [n for i in reversed(range(r.ndim)) for n in both.get(i, (0, 0))]
-    mode = {"edge": "replicate"}.get(s.get("mode", "constant"), s.get("mode", "constant"))
+    mode = str(s.get("mode", "constant")).replace("edge", "replicate")
     if mode == "constant":
         return F.pad(r, flat, value=s.get("value", 0.0) if value is None or not value.numel() else value.item())
     return F.pad(r, flat[: 2 * (r.ndim - 2)], mode=mode)
@@ -282,7 +288,8 @@ OPERATIONS: dict[str, Callable] = {
     "Sin": lambda s, r: r.sin(), "Cos": lambda s, r: r.cos(), "Relu": lambda s, r: r.relu(),
     "LeakyRelu": lambda s, r: F.leaky_relu(r, s.get("alpha", 0.01)), "PRelu": prelu,
     "Elu": lambda s, r: F.elu(r, s.get("alpha", 1.0)), "Selu": lambda s, r: F.selu(r),
-    "Softplus": lambda s, r: F.softplus(r), "Tanh": lambda s, r: torch.tanh(r), "Sigmoid": lambda s, r: torch.sigmoid(r),
+    "Softplus": lambda s, r: F.softplus(r), "Tanh": lambda s, r: torch.tanh(r),
+    "Sigmoid": lambda s, r: torch.sigmoid(r),
     "HardSigmoid": lambda s, r: (r * s.get("alpha", 0.2) + s.get("beta", 0.5)).clamp(0, 1),
     "Gelu": lambda s, r: F.gelu(r, approximate=s.get("approximate", "none")), "Softmax": softmax, "Clip": clip,
     "Gemm": gemm, "MatMul": matmul, "Conv": conv, "ConvTranspose": conv_transpose, "BatchNormalization": batch_norm,

@@ -11,7 +11,9 @@ from ganlens.arguments import close_match
 from ganlens.models.files.reading import CheckpointError
 from ganlens.models.files.states import OTHER
 
-LATENT = re.compile(r"(fc_|to_|z_)?(mu|mean|log_?var|logvar|log_?sigma|sigma|var)(_?fc|_layer)?$|fc_(mu|var|logvar)$", re.I)
+LATENT = re.compile(
+    r"(fc_|to_|z_)?(mu|mean|log_?var|logvar|log_?sigma|sigma|var)(_?fc|_layer)?$|fc_(mu|var|logvar)$", re.I
+)
 
 
 class Stretched(nn.Module):

@@ -88,7 +88,7 @@ def fronts(parts: Sequence[Part]) -> Iterator[tuple[Front, list[Part]]]:
 
 
 def readings(parts: Sequence[Part]) -> Iterator[tuple[tuple[Front, list[Part]], bool]]:
-    """The fronts, each with norms as they are, and, where they were updated a few times only, as they were in training."""
+    """The fronts, with norms as they are, and where they were updated a few times only, as in training."""
     few = any(as_in_training(part) is not part for part in parts)
     yield from ((front, fresh) for front in fronts(parts) for fresh in ((False, True) if few else (False,)))
 
@@ -158,16 +158,16 @@ class Conditional(nn.Module):
         What follows.
     """
 
-    def __init__(
-        self, front: Front, branches: Sequence[Mapping[str, nn.Module]], modules: Mapping[str, nn.Module]
-    ):
+    def __init__(self, front: Front, branches: Sequence[Mapping[str, nn.Module]], modules: Mapping[str, nn.Module]):
         super().__init__()
         self.kind, self.classes = front.kind, front.classes or 0
         self.names, self.of = list(modules), [list(branch) for branch in branches]
         self.table = front.table.name if front.table is not None else ""
-        for name, module in {**({self.table: Table(front.table.tensors["weight"])} if front.table else {}),
-                             **{key: m for branch in branches for key, m in branch.items()}, **modules}.items():  # fmt: skip
-            place_module(self, name, module)
+        if front.table is not None:
+            place_module(self, self.table, Table(front.table.tensors["weight"]))
+        for some in (*branches, modules):
+            for name, module in some.items():
+                place_module(self, name, module)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         hot = (labels if labels.ndim == 2 else F.one_hot(labels, self.classes)).to(z)

@@ -31,7 +31,9 @@ def settled(
         for stored, u, v in (("weight_orig", "weight_u", "weight_v"), NEW_STYLE):
             name = key.removesuffix(f".{stored}")
             if name != key and f"{name}.{u}" in tensors and f"{name}.{v}" in tensors:
-                found[f"{name}.weight"] = divided(tensor, tensors[f"{name}.{u}"], tensors[f"{name}.{v}"], name, family, axes.get(name, (0, 1)))
+                found[f"{name}.weight"] = divided(
+                    tensor, tensors[f"{name}.{u}"], tensors[f"{name}.{v}"], name, family, axes.get(name, (0, 1))
+                )
                 break
         else:
             if not key.endswith((".weight_u", ".weight_v", *(f".{what}" for what in NEW_STYLE))):

@@ -103,7 +103,7 @@ class RosinalityStyle(nn.Module):
         r = None
         for block in self.generator.progression:  # type: ignore[union-attr]
             r = block(r, w)
-        (paint,) = self.generator.to_rgb.values()  # type: ignore[union-attr, operator]
+        (paint,) = self.generator.to_rgb.values()  # type: ignore[operator]
         return paint(r)
 
 

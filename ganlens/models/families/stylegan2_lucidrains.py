@@ -5,8 +5,10 @@ of its own, latents have length 1, and images are in [0, 1]. A file has the live
 averaged ones, which are shown, as ``SE`` and ``GE``. Noise, drawn anew in each pass there, is at its mean here.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,8 +86,16 @@ class Block(nn.Module):
     def __init__(self, width: int, inputs: int, units: int, colors: int, first: bool, last: bool):
         super().__init__()
         self.first = first
-        self.to_style1, self.to_noise1, self.conv1 = Dense(width, inputs), Dense(1, units), Modulated(inputs, units, 3, True)
-        self.to_style2, self.to_noise2, self.conv2 = Dense(width, units), Dense(1, units), Modulated(units, units, 3, True)
+        self.to_style1, self.to_noise1, self.conv1 = (
+            Dense(width, inputs),
+            Dense(1, units),
+            Modulated(inputs, units, 3, True),
+        )
+        self.to_style2, self.to_noise2, self.conv2 = (
+            Dense(width, units),
+            Dense(1, units),
+            Modulated(units, units, 3, True),
+        )
         self.to_rgb = Paint(width, units, colors, up=not last)
 
     def forward(self, r: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -135,21 +145,24 @@ class Averaged(nn.Module):
         self.to_initial_block = None if constant else nn.ConvTranspose2d(width, first, 4, bias=False)
         self.initial_conv = nn.Conv2d(first, first, 3, padding=1)
         last = len(units) - 2
-        pairs = list(zip(units, units[1:], strict=False))
+        pairs = list(itertools.pairwise(units))
         self.blocks = nn.ModuleList(Block(width, a, b, colors, i == 0, i == last) for i, (a, b) in enumerate(pairs))
         self.attns = nn.ModuleDict()
         for i, (count, (channels, _)) in enumerate(zip(heads, pairs, strict=True)):
             if count:
-                wide = nn.Sequential(Pointwise(channels, 2 * channels), nn.LeakyReLU(0.2), Pointwise(2 * channels, channels))
+                wide = nn.Sequential(
+                    Pointwise(channels, 2 * channels), nn.LeakyReLU(0.2), Pointwise(2 * channels, channels)
+                )
                 inner = (LinearAttention(channels, count), wide)
                 self.attns[str(i)] = nn.Sequential(*(Past(channels, module) for module in inner))
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
-        if self.to_initial_block is not None:
-            r = self.to_initial_block(w[..., None, None])
-        else:
+        if self.initial_block is not None:
             r = self.initial_block.expand(len(w), -1, -1, -1)
-        r, image = self.initial_conv(r), None
+        else:
+            r = cast(nn.Module, self.to_initial_block)(w[..., None, None])
+        r = self.initial_conv(r)
+        image: torch.Tensor | Any = None
         for i, block in enumerate(self.blocks):
             r = self.attns[str(i)](r) if str(i) in self.attns else r
             r = block(r, w)
@@ -195,14 +208,12 @@ def build(state: State, name: str) -> Generator:
     width = sizes(FAMILY, tensors, "SE.net.0.weight", 2)[0]
     shapes = [sizes(FAMILY, tensors, f"GE.blocks.{i}.conv1.weight", 4) for i in range(blocks)]
     units = [shapes[0][1], *(shape[0] for shape in shapes)]
-    check_maps(FAMILY, [(max(a, b), 4 << i) for i, (a, b) in enumerate(zip(units, units[1:], strict=False))])
+    check_maps(FAMILY, [(max(a, b), 4 << i) for i, (a, b) in enumerate(itertools.pairwise(units))])
     colors = sizes(FAMILY, tensors, "GE.blocks.0.to_rgb.conv.weight", 4)[0]
     queries = [tensors.get(f"GE.attns.{i}.0.fn.fn.to_q.weight") for i in range(blocks)]
     heads = [0 if q is None else len(q) // HEAD for q in queries]
     constant = "GE.initial_block" in tensors
-    net = assembled(
-        FAMILY, lambda: LucidrainsStyle(len(dense_layers), width, units, colors, constant, heads), tensors
-    )
+    net = assembled(FAMILY, lambda: LucidrainsStyle(len(dense_layers), width, units, colors, constant, heads), tensors)
     z = np.random.RandomState(0).standard_normal((MEAN_OF, width)).astype(np.float32)
     with torch.no_grad():
         net.mean = net.SE(torch.from_numpy(z)).mean(0)

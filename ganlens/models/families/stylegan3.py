@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import dense
-from ganlens.models.families.assembling import numbers, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import numbers, real, share_of_names, sizes
 from ganlens.models.families.stylegan2 import Dense, Style, StyleMapping, place_module
 from ganlens.models.families.stylegan2_nvidia import mapping_of
 from ganlens.models.files.reading import CheckpointError, check_maps, fit, walk
@@ -95,7 +95,8 @@ class Layer(nn.Module):
         self.register_buffer("down_filter", down_filter)
 
     def forward(self, r: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        s, weight, how = self.affine(w), self.weight, self.how
+        s, how = self.affine(w), self.how
+        weight: torch.Tensor = self.weight
         gain = torch.rsqrt(self.magnitude_ema)
         if how.last:
             scale = gain / math.sqrt(weight[0].numel())
@@ -115,7 +116,6 @@ class Layer(nn.Module):
 class Waves(nn.Module):
     """Fourier features, turned and moved as w says, and mixed (section 3.1 of the paper): (N, U, H, W)."""
 
-    weight: torch.Tensor
     transform: torch.Tensor
     freqs: torch.Tensor
     phases: torch.Tensor
@@ -207,7 +207,9 @@ def build(state: State, name: str) -> Generator:
 
 def ordered(state: Mapping[str, torch.Tensor]) -> list[str]:
     """The names of the layers, in the order of the pass."""
-    found = {int(match[2]): match[1] for match in (re.match(r"(synthesis\.L(\d+)_\d+_\d+)\.", key) for key in state) if match}
+    found = {
+        int(match[2]): match[1] for match in (re.match(r"(synthesis\.L(\d+)_\d+_\d+)\.", key) for key in state) if match
+    }
     if not 2 <= len(found) <= MOST_LAYERS or sorted(found) != list(range(len(found))):
         raise CheckpointError(f"closest to {FAMILY}, but its layers have the numbers {sorted(found)[:12]}")
     return [found[i] for i in range(len(found))]
@@ -266,16 +268,16 @@ def layer_of(state: Mapping[str, torch.Tensor], key: str, settings: Record) -> L
         None if clamp is None else number(clamp, f"{key}.conv_clamp"),
         bool(settings.get("is_torgb")),
     )
-    taps = [state.get(f"{key}.{part}") for part in ("up_filter", "down_filter")]
+    up, down = (state.get(f"{key}.{part}") for part in ("up_filter", "down_filter"))
     affine = Style(state[f"{key}.affine.weight"], state[f"{key}.affine.bias"])
-    return Layer(state[f"{key}.weight"], state[f"{key}.bias"], affine, state[f"{key}.magnitude_ema"], *taps, how)
+    return Layer(state[f"{key}.weight"], state[f"{key}.bias"], affine, state[f"{key}.magnitude_ema"], up, down, how)
 
 
 def reach(layers: Mapping[str, Layer], side: int) -> list[tuple[int, int]]:
-    """Units and sides of what each layer makes, before and after its lower filter; CheckpointError where none is left."""
+    """Units and sides of what each layer makes, before and behind its second filter; CheckpointError where none is."""
     found = []
     for key, layer in layers.items():
-        units, inputs, k, _ = layer.weight.shape
+        units, _, k, _ = layer.weight.shape
         taps = [1 if t is None else len(t) for t in (layer.up_filter, layer.down_filter)]
         factor = layer.how.up if layer.up_filter is not None else 1
         between = (side + k - 1) * factor + sum(layer.how.padding[:2]) - taps[0] + 1

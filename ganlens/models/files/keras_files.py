@@ -127,7 +127,7 @@ def texts(values) -> list[str]:
 
 
 def legacy_weights(file, budget: Budget, h5py) -> Weights:
-    """The weights of an ``.h5`` file, in which each layer lists its own; those of layers in models carry their names."""
+    """The weights of an ``.h5`` file, in which each layer lists its own; those inside models carry their names."""
     root = member(file, "model_weights", h5py) if "model_weights" in file else file
     found: Weights = {}
     for layer in texts(root.attrs.get("layer_names", [])):

@@ -1,7 +1,7 @@
 """ONNX files read as data: the nodes of the graph, and the tensors that are in the file.
 
-The container is parsed by the ``onnx`` package, an extra (``pip install "ganlens[onnx]"``); nothing is run. Tensors that
-lie outside of the file are refused.
+The container is parsed by the ``onnx`` package, an extra (``pip install "ganlens[onnx]"``); nothing is run. Tensors
+that lie outside of the file are refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,13 @@ def setting(attribute, onnx):
     if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
         return None
     value = onnx.helper.get_attribute_value(attribute)
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else list(value) if hasattr(value, "__len__") else value
+    return (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else list(value)
+        if hasattr(value, "__len__")
+        else value
+    )
 
 
 def tensor(item, onnx) -> torch.Tensor:

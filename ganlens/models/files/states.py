@@ -89,7 +89,9 @@ def states(
             inner = {name: item for name, item in value.items() if isinstance(name, str)}
             held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
             if len(held) > 1:
-                yield from (State(path, items, tree, size, None, config, asked) for path, items in parts_of(where, held))
+                yield from (
+                    State(path, items, tree, size, None, config, asked) for path, items in parts_of(where, held)
+                )
             waiting += [(joined(where, name), v, depth + 1) for name, v in inner.items() if name not in held]
 
 
