@@ -30,7 +30,7 @@ class Operation(nn.Module):
 
     def __init__(self, node: Node, tensors: Mapping[str, torch.Tensor]):
         super().__init__()
-        self.kind, self.settings = node.kind, node.settings
+        self.kind, self.settings = node.kind, {**node.settings, "_outputs": len(node.outputs)}
         self.own = [f"input_{i}" if name in tensors else None for i, name in enumerate(node.inputs)]
         self.empty = [not name for name in node.inputs]
         for i, name in enumerate(node.inputs):

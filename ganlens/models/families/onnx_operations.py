@@ -141,7 +141,7 @@ def split(s: Settings, r, parts=None):
     axis = s.get("axis", 0)
     lengths = s.get("split") if parts is None else whole(parts)
     if not lengths:
-        return r.chunk(s["num_outputs"], axis)
+        return r.chunk(s.get("num_outputs", s["_outputs"]), axis)
     return r.split([int(n) for n in lengths], axis)
 
 

@@ -67,6 +67,11 @@ def read_onnx(data: bytes) -> OnnxModel:
 def taken(model, onnx) -> OnnxModel:
     """The graph as plain data."""
     graph = model.graph
+    every = [*(x.name for x in (*graph.initializer, *graph.input, *graph.output, *graph.node)), ""]
+    for node in graph.node:
+        every += [node.op_type, node.domain, *node.input, *node.output]
+    if not all(isinstance(name, str) for name in every):
+        raise CheckpointError("it is a damaged ONNX file: a name is no text")
     if not graph.node or len(graph.node) > MOST_NODES:
         raise CheckpointError(f"it is a damaged ONNX file: its graph has {len(graph.node)} nodes")
     tensors = {item.name: tensor(item, onnx) for item in graph.initializer}

@@ -103,7 +103,6 @@ def other_kind(data: bytes) -> str:
         b"version https://git-lfs": "a pointer of Git LFS in place of the file; `git lfs pull` fetches it",
         b"\x1f\x8b": "compressed by gzip; unpack it first",
         b"\x93NUMPY": "an array of numpy",
-        b"\x89HDF": "an HDF5 file, as Keras writes it; only networks of PyTorch are loaded",
         b"\x89PNG": "a picture",
         b"\xff\xd8\xff": "a picture",
         b"GGUF": "a GGUF file of quantized weights; only networks of PyTorch are loaded",
