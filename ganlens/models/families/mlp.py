@@ -103,10 +103,13 @@ def searched(parts: list[Part], shape: tuple[int, int, int]) -> tuple[Search, Pa
     if best is None:
         raise error or CheckpointError(f"closest to a {FAMILY}, but its first layer has no place for a latent")
     search, path = best
-    if path.way.slope is None or len(close) > 1 or not search.informed(0):
+    doubts = [f"hidden leaky ReLU {path.way.slope or SLOPE:g}"] if path.way.slope is None or len(close) > 1 else []
+    if path.way.epsilon is None and any(part.kind == "norm" for part in parts):
+        doubts.append(f"batch norms with eps {EPSILONS[0]:g} (or {EPSILONS[1]:g})")
+    if doubts:
         warnings.warn(
-            f"no batch statistics tell for sure, so hidden leaky ReLU {path.way.slope or SLOPE:g} are assumed. If it "
-            "is otherwise, build the network yourself: Generator.wrap(net, z_dim=…)",
+            f"no batch statistics tell for sure, so it is assumed: {', '.join(doubts)}. If it is otherwise, build the "
+            "network yourself: Generator.wrap(net, z_dim=…)",
             stacklevel=6,
         )
     return search, path, search.front
