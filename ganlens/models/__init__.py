@@ -9,6 +9,7 @@ from typing import Any
 
 from ganlens.arguments import check_kind, close_match
 from ganlens.models.base import Generator
+from ganlens.models.files.hub import from_hub, in_folder, is_hub_address
 from ganlens.models.files.published import MODELS, Models, locate, locate_url
 
 
@@ -28,12 +29,13 @@ def load_generator(
     Parameters
     ----------
     name : str or Path
-        A name that `list_models` gives; or a file: Progressive GAN of gandissect, StyleGAN2 of rosinality (``.pt``) or
-        NVIDIA (``.pkl``), or the state dict of a plain DCGAN, where the content decides, not the suffix; or the address
-        of such a file, http or https. What has to be downloaded is kept in a cache folder (`list_models` shows where;
-        the environment variable ``GANLENS_CACHE`` chooses another one, ``GANLENS_MIRROR`` another server).
+        A name that `list_models` gives; or a file of any format that it shows, where the content decides, not the
+        suffix; or the address of such a file, http or https. What has to be downloaded is kept in a cache folder
+        (`list_models` shows where; the environment variable ``GANLENS_CACHE`` chooses another one, ``GANLENS_MIRROR``
+        another server). Or a repository of the Hugging Face Hub, ``"hf://owner/name"``, also with ``@revision`` or with
+        the path of a file behind it; or a folder laid out like one.
     truncation : float, optional
-        Psi of StyleGAN2, in [0, 1]; 1 (none) by default.
+        Psi of StyleGAN, in [0, 1], or how far latents of BigGAN-deep reach; 1 (none) by default.
     label : int, optional
         For conditional networks: the class of all images; by default, each seed has a class of its own.
     sha256 : str, optional
@@ -83,21 +85,27 @@ def load_generator(
     if key is not None and not isinstance(key, str):
         raise ValueError(f"key={key!r}: expected where the generator is in the file, such as 'gan.netG'")
     options: dict[str, Any] = {"truncation": truncation, "label": label, "fast": fast, "key": key, "output": output}
+    path, called = place_of(name, sha256, progress)
+    return from_file(path, name=called, **options)
+
+
+def place_of(name: str | Path, sha256: str | None, progress: bool) -> tuple[Path, str | None]:
+    """The file that a name, a path or an address stands for, fetched if need be; what its generator is called."""
     address = name if isinstance(name, str) and re.match("https?://", name) else None
     if sha256 is not None and not address:
         raise ValueError("sha256 is for files at an address, http://… or https://…; leave it away")
     if address:
         stem = re.split(r"[?#]", address)[0].rstrip("/").rpartition("/")[2].rpartition(".")[0]
-        return from_file(locate_url(address, sha256, progress), name=stem or None, **options)
+        return locate_url(address, sha256, progress), stem or None
+    if is_hub_address(name):
+        return from_hub(str(name)), str(name).removeprefix("hf://").split("/")[1].partition("@")[0]
     if name in MODELS:
-        return from_file(locate(MODELS[name], progress), name=str(name), **options)
+        return locate(MODELS[str(name)], progress), str(name)
     path = Path(name)
     if path.is_file():
-        return from_file(path, **options)
+        return path, None
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
-        hint = f"; there are {', '.join(inside[:6])}" if inside else ""
-        raise IsADirectoryError(f"{path} is a folder; give the file of a generator{hint}")
+        return in_folder(path), path.resolve().name
     if isinstance(name, Path) or path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no file {path}")
     raise ValueError(
@@ -105,11 +113,8 @@ def load_generator(
     )
 
 
-SUFFIXES = {".pth", ".pt", ".pkl", ".bin", ".ckpt", ".safetensors"}
-
-
 def list_models() -> Models:
-    """Generators that `load_generator` takes by name: a mapping, shown as a table.
+    """Generators that `load_generator` takes by name: a mapping, shown as a table, with the formats of files below it.
 
     Examples
     --------

@@ -92,13 +92,21 @@ class Models(Mapping):
     def rows(self) -> list[dict]:
         return [model.row() for model in self.values()]
 
+    def formats(self) -> list[dict]:
+        """The formats of files that are recognised, and by what."""
+        from ganlens.models.files.loading import known_families
+
+        return [{"files of": family.FAMILY, "which are": family.FORMAT} for family in known_families()]
+
     def __repr__(self) -> str:
-        return f"{text_table(self.rows())}\n\n{self.note()}"
+        return f"{text_table(self.rows())}\n\n{self.note()}\n\n{text_table(self.formats())}"
 
     def _repr_html_(self) -> str:
-        rows = self.rows()
-        columns = {head: [row[head] for row in rows] for head in rows[0]}
-        return html_table(f"{len(rows)} generators by name", columns) + f"<p>{html.escape(self.note())}</p>"
+        tables = []
+        for said, rows in (("generators by name", self.rows()), ("formats of files", self.formats())):
+            columns = {head: [row[head] for row in rows] for head in rows[0]}
+            tables.append(html_table(f"{len(rows)} {said}", columns))
+        return f"<p>{html.escape(self.note())}</p>".join(tables)
 
     def note(self) -> str:
         folder = re.sub(f"^{re.escape(str(Path.home()))}(?=[/\\\\])", "~", str(cache_folder()))
