@@ -118,11 +118,12 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
     own = dict.fromkeys([*([search.front.table.name] if search.front.table else []), *branched, *modules])
     vectors = [key for key in own if key not in maps and key not in extra]
     front, law = search.front, path.way.law or "normal"
+    said = f"{ending} assumed" if output is None else f"{ending}, as you say,"
     G = Generator(
         net.requires_grad_(False).eval(), front.z_dim, name or FAMILY,
         layers=[key for key in own if key in maps], law=law, classes=front.classes, vectors=vectors, trusted=True,
     )  # fmt: skip
-    G.about = report(G, path.way, path.error if search.informed(0) else None, ending, front)
+    G.about = report(G, path.way, path.error if search.informed(0) else None, said, front)
     return G
 
 
@@ -365,9 +366,7 @@ def report(G: Generator, way: Way, error: float | None, ending: str, front: Fron
         f"padding {step[1]}" + (f", output padding {step[2]}" if step[2] else "")
         for conv, step in zip(way.convs, way.steps, strict=True)
     ]
-    lines.append(
-        f"  hidden {activation(way.slope)}{' in front of the norms' * bool(way.early)}; {ending} assumed at the end"
-    )
+    lines.append(f"  hidden {activation(way.slope)}{' in front of the norms' * bool(way.early)}; {ending} at the end")
     if front.classes:
         lines.append(f"  {front.classes} classes: {SAID[front.kind]}")
     if way.epsilon not in (None, EPSILONS[0]):

@@ -62,7 +62,11 @@ def build(state: State, name: str) -> Generator:
     )  # fmt: skip
     told = f"comes true to {path.error:.3f} of deviations" if search.informed(0) else "is all assumed"
     slope = SLOPE if path.way.slope is None else path.way.slope
-    G.about = f"{FAMILY}: leaky ReLU {slope:g}, {SAID[front.kind]}, latent law {law}, {ending} at the end; this {told}"
+    assumed = " assumed" if state.asked.get("output") is None else ", as you say,"
+    G.about = (
+        f"{FAMILY}: leaky ReLU {slope:g}, {SAID[front.kind]}, latent law {law}, {ending}{assumed} at the end; "
+        f"this {told}"
+    )
     return G
 
 

@@ -5,6 +5,7 @@ import html
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from ganlens.models.files.download import check, download
 from ganlens.models.files.pickles import CheckpointError
 from ganlens.tables import html_table, text_table
+
+WIDTH = 108  # of text, in characters
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class Models(Mapping):
         return [{"files of": family.FAMILY, "which are": family.FORMAT} for family in known_families()]
 
     def __repr__(self) -> str:
-        return f"{text_table(self.rows())}\n\n{self.note()}\n\n{text_table(self.formats())}"
+        lines = [": ".join(row.values()) for row in self.formats()]
+        said = "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines)
+        return f"{text_table(self.rows())}\n\n{self.note()}\n\nFiles are recognised of\n\n{said}"
 
     def _repr_html_(self) -> str:
         tables = []

@@ -149,7 +149,7 @@ def cut() -> bytes:
     ("make", "said"),
     [
         (script, "TorchScript archive"),
-        (keras, "model of Keras or TensorFlow"),
+        (keras, "a damaged file of Keras"),
         (lambda: bytes([8, 8, 18, 7]) + b"pytorch" + bytes([26, 5]) + b"2.1.0" + bytes(300), "ONNX"),
         (lambda: b"\x1c\0\0\0TFL3" + bytes(99), "TensorFlow"),
         (lambda: b"GGUF" + bytes(99), "GGUF"),
