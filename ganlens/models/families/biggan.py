@@ -251,6 +251,8 @@ def plan_of(state: Mapping[str, torch.Tensor]) -> Plan:
     chunked = shared and not deep and width > embedding
     if deep and shared:
         piece -= embedding
+    if shared and width != embedding + (piece if deep or chunked else 0):
+        raise CheckpointError(f"closest to {FAMILY}, but gains take {width} numbers, and classes have {embedding}")
     side = math.isqrt(outputs // channels[0][0])
     if piece < 1 or side < 1 or side * side * channels[0][0] != outputs:
         raise CheckpointError(f"closest to {FAMILY}, but linear.weight ({outputs}, …) does not fit the first block")

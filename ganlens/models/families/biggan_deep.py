@@ -19,6 +19,7 @@ from ganlens.models.families.assembling import assembled, real, share_of_names, 
 from ganlens.models.families.biggan_parts import Attention, doubled
 from ganlens.models.families.spectral_norm import settled
 from ganlens.models.files.reading import CheckpointError, check_maps
+from ganlens.models.files.settings import DAMAGED
 from ganlens.models.files.states import State
 
 FAMILY = "BigGAN-deep (Hugging Face)"
@@ -168,6 +169,8 @@ def build(state: State, name: str) -> Generator:
 
 def settings_of(config: Mapping[str, Any]) -> tuple[list[tuple[bool, int, int]], int, float, int]:
     """Blocks (doubles, channels in, channels out), where attention stands, eps, and Z; CheckpointError if unknown."""
+    if DAMAGED in config:
+        raise CheckpointError(f"closest to {FAMILY}, but {config[DAMAGED]}")
     if "layers" not in config:
         raise CheckpointError(
             f"closest to {FAMILY}, but where its maps are doubled stands in its config.json alone, which is not beside "

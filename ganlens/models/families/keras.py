@@ -180,6 +180,8 @@ def calls(layers: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
     for layer in layers:
         nodes = layer.get("inbound_nodes")
         for number, node in enumerate(nodes if isinstance(nodes, list) else []):
+            if isinstance(node, dict) and isinstance(kept := node.get("kwargs"), dict) and kept.get("training"):
+                raise CheckpointError(f"closest to {FAMILY}, but {short(name_of(layer))} is called as in training")
             if layer.get("class_name") != "InputLayer":
                 yield Step(name_of(layer), number, tuple(histories(node)))
 
@@ -210,6 +212,8 @@ def wired(config: Mapping[str, Any], layers: dict[str, nn.Module], steps: list[S
         returned = outputs[0] if outputs else ("", 0)
         if len(outputs) > 1:
             warnings.warn(f"the model has {len(outputs)} outputs; the first, of {returned[0]}, is taken", stacklevel=7)
+    if len(steps) > MOST_STEPS:
+        raise CheckpointError(f"closest to {FAMILY}, but it has {len(steps)} steps; known are {MOST_STEPS}")
     known, order, waiting = set(given), list[Step](), list(steps)
     while waiting and len(order) < MOST_STEPS:
         ready = [step for step in waiting if set(step.inputs) <= known and step.inputs and step.layer in layers]
@@ -272,6 +276,8 @@ def roles(model: Graph, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int | N
         warn_of_roles(model.given[1][0])
     table = tables.get(model.given[label])
     classes = len(table.embeddings) if isinstance(table, Table) else shapes[label][-1]
+    if classes < 2:
+        raise CheckpointError(f"closest to {FAMILY}, but how many classes {model.given[label][0]} takes is not known")
     return 1 - label, classes, not isinstance(table, Table), shapes[label], label == 0
 
 

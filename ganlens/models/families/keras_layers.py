@@ -312,8 +312,11 @@ class Combined(Layer):
         self.kind = self.settings.get("_class")
 
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
-        found = last(parts[0])
-        for r in map(last, parts[1:]):
+        turned = [last(r) for r in parts]
+        ndim = max(r.ndim for r in turned)  # axes that some lack are put behind that of the images
+        turned = [r.reshape(len(r), *[1] * (ndim - r.ndim), *r.shape[1:]) for r in turned]
+        found = turned[0]
+        for r in turned[1:]:
             found = (
                 found * r if self.kind == "Multiply" else found - r if self.kind == "Subtract"
                 else torch.maximum(found, r) if self.kind == "Maximum" else found + r

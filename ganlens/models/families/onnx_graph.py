@@ -28,9 +28,9 @@ RANDOM = {"RandomNormalLike", "RandomNormal", "RandomUniformLike", "RandomUnifor
 class Operation(nn.Module):
     """One node, with what it takes of the file as parameters; ``forward`` takes the rest, in order."""
 
-    def __init__(self, node: Node, tensors: Mapping[str, torch.Tensor]):
+    def __init__(self, node: Node, tensors: Mapping[str, torch.Tensor], opset: int):
         super().__init__()
-        self.kind, self.settings = node.kind, {**node.settings, "_outputs": len(node.outputs)}
+        self.kind, self.settings = node.kind, {**node.settings, "_outputs": len(node.outputs), "_opset": opset}
         self.own = [f"input_{i}" if name in tensors else None for i, name in enumerate(node.inputs)]
         self.empty = [not name for name in node.inputs]
         for i, name in enumerate(node.inputs):
@@ -48,7 +48,7 @@ class Operation(nn.Module):
             for own, empty in zip(self.own, self.empty, strict=True)
         ]
         found = OPERATIONS[self.kind](self.settings, *values)
-        if isinstance(found, torch.Tensor) and found.numel() > MAX_CELLS:
+        if isinstance(found, torch.Tensor) and math.prod(found.shape[1:]) > MAX_CELLS:
             raise CheckpointError(
                 f"closest to {FAMILY}, but a {self.kind} gives a tensor of shape {tuple(found.shape)}"
             )
@@ -77,7 +77,7 @@ class OnnxGenerator(nn.Module):
         self.hot = label is not None and not model.inputs[label][1]
         self.returned, self.known = model.outputs[0], set(model.tensors)
         for node in self.nodes:
-            self.add_module(node.name, Operation(node, model.tensors))
+            self.add_module(node.name, Operation(node, model.tensors, model.opset))
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         values = {self.latent: z.reshape(len(z), *self.shape)}

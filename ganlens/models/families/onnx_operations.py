@@ -21,7 +21,8 @@ def whole(value: Value) -> list[int]:
 
 
 def bounded(shape: Sequence[int]) -> None:
-    if math.prod(max(n, 1) for n in shape) > MAX_CELLS:
+    """CheckpointError where one image has more cells than any real one; images are along the first axis."""
+    if math.prod(max(n, 1) for n in shape[1:]) > MAX_CELLS:
         raise CheckpointError(f"closest to ONNX, but it has a tensor of shape {short(tuple(shape))}")
 
 
@@ -66,9 +67,10 @@ def conv_transpose(s: Settings, r, weight, bias=None):
     if s.get("output_shape"):
         raise CheckpointError("closest to ONNX, but a ConvTranspose has output_shape, which is not known")
     bounded([r.shape[0], weight.shape[1], *(n * k for n, k in zip(r.shape[2:], stride, strict=True))])
-    found = F.conv_transpose2d(r, weight, bias, stride, 0, 0, int(s.get("group", 1)), dilation)
+    found = F.conv_transpose2d(r, weight, None, stride, 0, 0, int(s.get("group", 1)), dilation)
     cut = [-n for n in ends]
-    return F.pad(found, [cut[0], cut[1] + more[1], cut[2], cut[3] + more[0]])
+    found = F.pad(found, [cut[0], cut[1] + more[1], cut[2], cut[3] + more[0]])
+    return found if bias is None else found + bias[:, None, None]
 
 
 def batch_norm(s: Settings, r, scale, bias, mean, variance):
@@ -192,6 +194,9 @@ def cast(s: Settings, r, like=None):
     return r.to(TYPES[s["to"]])
 
 
+NEAREST = (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("pytorch_half_pixel", "round_prefer_floor"))
+
+
 def resize(s: Settings, r, *given):
     """Upsample and Resize: by whole or other factors, nearest, linear or cubic."""
     scales = given[-1] if len(given) == 1 else given[1] if len(given) > 1 else None
@@ -203,12 +208,11 @@ def resize(s: Settings, r, *given):
     bounded([*r.shape[:2], *target])
     evenly = all(new % old == 0 for new, old in zip(target, r.shape[2:], strict=True))
     if mode == "nearest":
-        if how != "asymmetric" and not evenly:
+        rounding = s.get("nearest_mode", "round_prefer_floor" if len(given) > 1 else "floor")
+        if (how, rounding) not in NEAREST or not evenly:
             raise CheckpointError(
-                f"closest to ONNX, but a Resize to the nearest cell is {short(how)}, by no whole factor"
+                f"closest to ONNX, but a Resize to the nearest cell is {how!s:.30}, {rounding!s:.30}, or by no whole one"
             )
-        if how == "asymmetric" and s.get("nearest_mode", "round_prefer_floor") != "floor" and len(given) > 1:
-            raise CheckpointError("closest to ONNX, but a Resize rounds to the nearest cell; known is the one below")
         return F.interpolate(r, size=target, mode="nearest")
     corners = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
     if how not in corners or mode not in ("bilinear", "bicubic"):
@@ -254,7 +258,10 @@ def one_hot(s: Settings, index, depth, values):
 def pooled(function: Callable) -> Callable:
     def run(s: Settings, r):
         ends = padding_of(s, r.ndim - 2)
-        return function(r, s["kernel_shape"], s.get("strides") or [1, 1], ends[::-2])
+        if ends[::2] != ends[1::2] or s.get("ceil_mode") or set(s.get("dilations") or [1]) != {1}:
+            raise CheckpointError("closest to ONNX, but it pools in a way that is not known")
+        counted = {"count_include_pad": bool(s.get("count_include_pad", 0))} if function is F.avg_pool2d else {}
+        return function(r, s["kernel_shape"], s.get("strides") or [1, 1], ends[::-2], **counted)
 
     return run
 
@@ -273,7 +280,10 @@ def divided(s: Settings, a, b):
 
 
 def softmax(s: Settings, r):
-    return torch.softmax(r, s.get("axis", -1))
+    if s["_opset"] >= 13:
+        return torch.softmax(r, s.get("axis", -1))
+    axis = s.get("axis", 1) % r.ndim  # once, all axes from there on were one
+    return torch.softmax(r.flatten(axis), -1).reshape(r.shape)
 
 
 def power(s: Settings, a, b):
@@ -301,7 +311,8 @@ OPERATIONS: dict[str, Callable] = {
     "ConstantOfShape": constant_of_shape, "Constant": constant, "Cast": cast, "CastLike": cast,
     "Identity": lambda s, r: r, "Dropout": lambda s, r, *_: r, "Where": lambda s, c, a, b: torch.where(c, a, b),
     "Equal": lambda s, a, b: a == b, "Not": lambda s, r: ~r, "Greater": lambda s, a, b: a > b,
-    "Less": lambda s, a, b: a < b, "Range": lambda s, a, b, c: torch.arange(int(a), int(b), int(c)),
+    "Less": lambda s, a, b: a < b,
+    "Range": lambda s, a, b, c: torch.arange(a.item(), b.item(), c.item(), dtype=a.dtype),
     "Resize": resize, "Upsample": resize, "Pad": pad, "DepthToSpace": depth_to_space, "OneHot": one_hot,
     "ReduceMean": reduced(lambda r, axes, keep: r.mean(axes, keepdim=keep)),
     "ReduceSum": reduced(lambda r, axes, keep: r.sum(axes, keepdim=keep)),

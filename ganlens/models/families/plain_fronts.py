@@ -1,5 +1,6 @@
 """How the latent and the class enter a network that is known by a plain state dict alone."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,6 +15,7 @@ from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.latents import scattered
 
 Kind = Literal["latent", "behind", "before", "times", "beside"]
+NAMED = re.compile(r"emb|label|class|cond", re.I)
 SAID = {
     "latent": "latents alone",
     "behind": "latents, then the embedding of the class",
@@ -102,6 +104,8 @@ def is_table(part: Part, parts: Sequence[Part]) -> bool:
     if part.kind != "dense" or set(part.tensors) != {"weight"}:
         return False
     others = [other for other in parts if other is not part]
+    if others and part.shape[0] == inputs_of(others[0]) and not NAMED.search(part.name):
+        return False  # a linear map without a bias, whose outputs the next layer takes
     return bool(others) and others[0].kind in ("dense", "conv") and part.shape[1] <= inputs_of(others[0])
 
 

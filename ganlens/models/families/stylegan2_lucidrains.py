@@ -72,12 +72,14 @@ class Paint(nn.Module):
 
     def __init__(self, width: int, inputs: int, colors: int, up: bool):
         super().__init__()
+        self.smooth = True
         self.up, self.to_style, self.conv = up, Dense(width, inputs), Modulated(inputs, colors, 1, False)
 
     def forward(self, r: torch.Tensor, below: torch.Tensor | None, w: torch.Tensor) -> torch.Tensor:
         image = self.conv(r, self.to_style(w))
         image = image if below is None else image + below
-        return smoothed(enlarged(image)) if self.up else image
+        image = enlarged(image) if self.up else image
+        return smoothed(image) if self.up and self.smooth else image
 
 
 class Block(nn.Module):
@@ -198,6 +200,7 @@ def build(state: State, name: str) -> Generator:
     CheckpointError
         Tensors are missing, left over, or do not fit one another.
     """
+    smooth = any(re.fullmatch(r"GE\.blocks\.\d+\.to_rgb\.upsample\.1\.f", key) for key in state.items)
     tensors = without(real(state.tensors()), r"(S|G|D|D_aug|D_cl)\..*|GE\.blocks\.\d+\.to_rgb\.upsample\.1\.f")
     rate = state.config.get("lr_mlp", MLP_RATE)
     if type(rate) not in (int, float) or not 0 < rate <= 10:
@@ -214,6 +217,8 @@ def build(state: State, name: str) -> Generator:
     heads = [0 if q is None else len(q) // HEAD for q in queries]
     constant = "GE.initial_block" in tensors
     net = assembled(FAMILY, lambda: LucidrainsStyle(len(dense_layers), width, units, colors, constant, heads), tensors)
+    for block in net.GE.blocks:
+        block.to_rgb.smooth = smooth or len(units) == 2  # type: ignore[union-attr]
     z = np.random.RandomState(0).standard_normal((MEAN_OF, width)).astype(np.float32)
     with torch.no_grad():
         net.mean = net.SE(torch.from_numpy(z)).mean(0)

@@ -142,12 +142,12 @@ def refusal(limits: Limits) -> str:
 def parsed(data: bytes, limits: Limits):
     if data[:8] == HDF5 or (data[:4] == b"PK\x03\x04" and b"model.weights.h5" in data):
         return read_keras(data)
-    if data[:1] == b"\x08":  # the first field of ONNX; no pickle begins so
-        return read_onnx(data)
     if data[:4] == b"PK\x03\x04":
         return read_zip(data, limits)
     if len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return read_safetensors(data)
+    if data[:1] == b"\x08":  # the first field of ONNX; no pickle begins so
+        return read_onnx(data)
     first = Machine(data, 0, BUILDERS | nested(limits), INERT, limits)
     tree = first.run()
     return read_legacy(data, first.at, limits) if type(tree) is int and tree == MAGIC else tree

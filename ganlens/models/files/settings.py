@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ganlens.models.files.pickles import CheckpointError
-
 MOST_BYTES = 2**20
+DAMAGED = "what is wrong with it"
 
 
 def settings_beside(path: Path) -> dict[str, Any]:
@@ -15,10 +14,7 @@ def settings_beside(path: Path) -> dict[str, Any]:
     It has the checkpoint's name and ``.json``; or, as Hugging Face's libraries write it, ``config.json`` in place of
     ``pytorch_model.bin``, with the same words in front; or it is the hidden ``.config.json`` of lucidrains' folders.
 
-    Raises
-    ------
-    CheckpointError
-        There is one, and it is damaged.
+    What is wrong with a damaged one is said under ``DAMAGED``, for the families that need it.
     """
     front = path.stem.removesuffix("pytorch_model").removesuffix("model")
     usual = [path.with_suffix(".json"), path.with_name(f"{front}config.json"), path.with_name("config.json")]
@@ -26,12 +22,12 @@ def settings_beside(path: Path) -> dict[str, Any]:
         if not candidate.is_file() or candidate == path:
             continue
         if candidate.stat().st_size > MOST_BYTES:
-            raise CheckpointError(f"{candidate}, beside {path.name}, is larger than any file of settings")
+            return {DAMAGED: f"{candidate.name}, beside it, is larger than any file of settings"}
         try:
             found = json.loads(candidate.read_text("utf-8"))
         except (ValueError, RecursionError) as error:
             reason = "nested without end" if isinstance(error, RecursionError) else error
-            raise CheckpointError(f"{candidate}, beside {path.name}, is no JSON ({reason}); mend or move it") from error
+            return {DAMAGED: f"{candidate.name}, beside it, is no JSON ({reason}); mend or move it"}
         if isinstance(found, dict):
             return found
     return {}

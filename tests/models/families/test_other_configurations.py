@@ -587,3 +587,17 @@ def test_a_seed_is_an_image_in_every_law():
     torch.testing.assert_close(G.latents([7, 3]), z[[7, 3]])
     inside = torch.from_numpy(np.random.RandomState(0).standard_normal(200_000))
     assert abs(float(z.std()) - float(inside[inside.abs() <= 2].std())) < 0.02
+
+
+def test_linear_maps_without_biases_are_no_embeddings(loaded):
+    net = torch.nn.Sequential(
+        torch.nn.Linear(12, 20, bias=False), torch.nn.LeakyReLU(0.2), torch.nn.Linear(20, 30, bias=False),
+        torch.nn.BatchNorm1d(30), torch.nn.LeakyReLU(0.2), torch.nn.Linear(30, 256, bias=False), torch.nn.Tanh(),
+    )  # fmt: skip
+    with torch.no_grad():
+        for _ in range(300):
+            net(torch.randn(64, 12))
+    G = loaded(net.eval().requires_grad_(False).state_dict())
+    z = rand(N, 12)
+    assert (G.z_dim, G.classes) == (12, None)
+    assert_draws(G, net(z).view(N, 1, 16, 16), z)

@@ -174,3 +174,16 @@ def test_a_refusal_ends_with_the_lines_that_bring_the_network(tmp_path):
     assert load.strip() == f"net.load_state_dict(torch.load({str(tmp_path / 'a.pth')!r}, weights_only=True)['netG'])"
     assert "Generator.wrap(net, z_dim=" in wrap
     assert "9 or 7" in wrap
+
+
+def test_a_header_of_any_length(tmp_path):
+    """Files of safetensors begin with the length of their header, whose first byte may be that of ONNX files."""
+    net, firsts = trained(), set()
+    for length in range(0, 256, 8):
+        tensors = {name: x.contiguous() for name, x in net.state_dict().items()}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"note": "x" * length})
+        firsts.add((tmp_path / "a.safetensors").read_bytes()[0])
+        if firsts >= {8}:
+            assert same(gl.load_generator(tmp_path / "a.safetensors"), net)
+            return
+    raise AssertionError(f"no header began with 8, but with {firsts}")
