@@ -211,7 +211,7 @@ def resize(s: Settings, r, *given):
         rounding = s.get("nearest_mode", "round_prefer_floor" if len(given) > 1 else "floor")
         if (how, rounding) not in NEAREST or not evenly:
             raise CheckpointError(
-                f"closest to ONNX, but a Resize to the nearest cell is {how!s:.30}, {rounding!s:.30}, or by no whole one"
+                f"closest to ONNX, but a nearest Resize is {how!s:.30}, {rounding!s:.30}, or by no whole one"
             )
         return F.interpolate(r, size=target, mode="nearest")
     corners = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
