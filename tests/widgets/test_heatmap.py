@@ -400,6 +400,14 @@ class Shown:
     def traits(self) -> str:
         return self.ask("print(heatmap.unit, heatmap.units, heatmap.concept)")
 
+    def assert_traits(self, expected: str) -> None:
+        """The kernel has, or soon hears, what was selected on the page; the beginning of what it then prints."""
+        for _ in range(20):
+            if (found := self.traits()).startswith(expected):
+                return
+            self.lab.wait_for_timeout(250)  # messages of the page come when the kernel is free
+        assert found.startswith(expected), found
+
     def cell(self, row: int, column: int) -> dict:
         """Where the centre of a cell is, in the view and on the page."""
         return self.view.evaluate(CENTRE, [row, column, len(self.units), len(self.concepts)])
@@ -462,7 +470,7 @@ class TestPage:
             lab.mouse.click(place["left"], place["top"])
             lab.wait_for_function("messages.some(([way]) => way === 'send')")
             unit, name = shown.units[row], shown.names[shown.concepts[column]]
-            assert shown.traits() == f"{unit} ({unit},) {name}"
+            shown.assert_traits(f"{unit} ({unit},) {name}")
             assert [kind for way, kind in lab.evaluate("messages") if way == "send"] == ["comm_msg", "execute_request"]
             for view in (shown, other):
                 assert view.readout() == f"Selected: {shown.text(row, column)}"
@@ -486,9 +494,9 @@ class TestPage:
         shown.press("Escape")
         assert not shown.tip.is_visible()
         shown.press("ArrowLeft", "ArrowUp", "Enter")
-        assert shown.traits() == f"{shown.units[4]} ({shown.units[4]},) {shown.names[shown.concepts[2]]}"
+        shown.assert_traits(f"{shown.units[4]} ({shown.units[4]},) {shown.names[shown.concepts[2]]}")
         shown.press("Control+End", "End", " ")
-        assert shown.traits().startswith(f"{shown.units[-1]} ")
+        shown.assert_traits(f"{shown.units[-1]} ")
         assert shown.cell(UNITS - 1, CONCEPTS - 1)["inside"]
         assert shown.readout() == f"Selected: {shown.text(UNITS - 1, CONCEPTS - 1)}"
         shown.press("Control+Home", "Home", "PageDown", "PageUp", "ArrowUp", "Enter")
