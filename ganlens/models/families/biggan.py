@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ganlens.models.base import Generator
-from ganlens.models.bit_exact import Dense, convolution, dense
+from ganlens.models.bit_exact import Dense, convolution
 from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes
-from ganlens.models.families.biggan_parts import Attention, doubled
+from ganlens.models.families.biggan_parts import Attention
+from ganlens.models.families.shared_layers import Table, doubled
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 
@@ -71,17 +72,6 @@ class Plan:
         return self.piece * (len(self.channels) + 1 if self.chunked else 1)
 
 
-class Table(nn.Module):
-    """A row for each class; weights (N, classes) give a mixture of rows."""
-
-    def __init__(self, classes: int, units: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, units))
-
-    def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        return dense(weights, self.weight.T)
-
-
 class Norm(nn.Module):
     """Batch norm, then a gain and a bias that follow from a condition."""
 
@@ -90,7 +80,9 @@ class Norm(nn.Module):
 
     def __init__(self, units: int, width: int, shared: bool):
         super().__init__()
-        self.gain, self.bias = (Dense(width, units, bias=False) if shared else Table(width, units) for _ in range(2))
+        self.gain, self.bias = (
+            Dense(width, units, bias=False) if shared else Table(torch.empty(width, units)) for _ in range(2)
+        )
         self.register_buffer("stored_mean", torch.zeros(units))
         self.register_buffer("stored_var", torch.ones(units))
 
@@ -148,7 +140,7 @@ class BigGAN(nn.Module):
     def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
-        self.shared = Table(plan.classes, plan.embedding) if plan.shared else None
+        self.shared = Table(torch.empty(plan.classes, plan.embedding)) if plan.shared else None
         first, last = plan.channels[0][0], plan.channels[-1][1]
         joined = plan.deep and plan.shared
         self.linear = Dense(plan.piece + (plan.embedding if joined else 0), first * plan.side**2)
@@ -194,7 +186,8 @@ def build(state: State, name: str) -> Generator:
     for (inputs, units), up in zip(plan.channels, plan.doubling, strict=True):
         side *= 2 if up else 1
         maps.append((max(inputs, units), min(side, 2**15)))
-    check_maps(FAMILY, maps)
+    heads = [(side**2 // 4, side) for (_, side), found in zip(maps, plan.attention, strict=True) if found]
+    check_maps(FAMILY, [*maps, *heads])  # attention has a number for each cell and each of a quarter of the cells
     net = assembled(FAMILY, lambda: BigGAN(plan), tensors)
     layers = [f"blocks.{i}.{j}" for i, found in enumerate(plan.attention) for j in range(1 + found)]
     vectors = ["shared", "linear"] if plan.shared else ["linear"]

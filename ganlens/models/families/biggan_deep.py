@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, convolution
 from ganlens.models.families.assembling import assembled, real, share_of_names, sizes
-from ganlens.models.families.biggan_parts import Attention, doubled
+from ganlens.models.families.biggan_parts import Attention
+from ganlens.models.families.shared_layers import doubled
 from ganlens.models.families.spectral_norm import settled
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.settings import DAMAGED
@@ -65,7 +66,7 @@ class Norm(nn.Module):
     def row(rows: torch.Tensor, truncation: float) -> torch.Tensor:
         share, first = math.modf(truncation / (1.0 / (len(rows) - 1)))
         row = rows[int(first)]
-        return row * share + rows[int(first) + 1] * (1 - share) if share else row
+        return row * share + rows[min(int(first) + 1, len(rows) - 1)] * (1 - share) if share else row
 
 
 class Block(nn.Module):
@@ -153,6 +154,9 @@ def build(state: State, name: str) -> Generator:
     for up, inputs, units in blocks:
         side *= 2 if up else 1
         maps += [(width * max(inputs, units), min(side, 2**15))]
+    if 0 <= attention < len(maps):
+        before = SIDE if attention == 0 else maps[attention - 1][1]
+        maps.append((before**2 // 4, before))  # a number for each cell and each of a quarter of the cells
     check_maps(FAMILY, maps)
     norms = {"rows": rows, "eps": eps, "condition": z_dim + embedding}
     net = assembled(
@@ -183,7 +187,7 @@ def settings_of(config: Mapping[str, Any]) -> tuple[list[tuple[bool, int, int]],
         whole = (
             isinstance(block, list) and len(block) == 3 and all(type(n) is int and 1 <= n <= 4096 for n in block[1:])
         )
-        fits = fits and whole and isinstance(block[0], bool)
+        fits = fits and whole and isinstance(block[0], bool) and block[2] in (block[1], block[1] // 2)
     joined = fits and all(a[2] == b[1] for a, b in itertools.pairwise(blocks))
     if not joined or type(attention) is not int or type(z_dim) is not int or not 1 <= z_dim <= 2**16:
         raise CheckpointError(f"closest to {FAMILY}, but the layers in its settings do not follow upon one another")

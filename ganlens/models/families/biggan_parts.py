@@ -7,10 +7,6 @@ from torch.nn import functional as F
 from ganlens.models.bit_exact import pointwise
 
 
-def doubled(r: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(r, scale_factor=2.0, mode="nearest")
-
-
 def attended(theta: torch.Tensor, phi: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Each cell's mean of g (N, V, H, W) over the cells of ``phi`` that its ``theta`` (N, K, H, W) is like.
 

@@ -13,7 +13,8 @@ from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, Pointwise
 from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
 from ganlens.models.families.ganzoo_parts import Attributes, Settings
-from ganlens.models.families.genforce_parts import doubled, unit_square
+from ganlens.models.families.shared_layers import doubled
+from ganlens.models.families.stylegan2 import unit_square
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 

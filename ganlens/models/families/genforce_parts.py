@@ -10,14 +10,11 @@ from torch.nn import functional as F
 
 from ganlens.models.bit_exact import Dense
 from ganlens.models.families.assembling import counted, numbers, sizes
+from ganlens.models.families.shared_layers import doubled
+from ganlens.models.families.stylegan2 import unit_square
 from ganlens.models.files.reading import CheckpointError
 
 MOST_BLOCKS, MOST_DENSE, MLP_RATE = 10, 64, 0.01  # 2048 px
-
-
-def unit_square(x: torch.Tensor) -> torch.Tensor:
-    """Scale x (N, C, …) to a mean square of 1 over its channels."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
 def shifted_sums(weight: torch.Tensor) -> torch.Tensor:
@@ -140,10 +137,6 @@ def lod_of(state: Mapping[str, torch.Tensor], key: str, blocks: int, family: str
     if not 0 <= lod <= blocks - 1:
         raise CheckpointError(f"closest to {family}, but {key} is {lod:g}; expected 0 … {blocks - 1}")
     return lod
-
-
-def doubled(r: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(r, scale_factor=2.0, mode="nearest")
 
 
 def faded(lod: float, blocks: int) -> str:

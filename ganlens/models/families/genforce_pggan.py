@@ -16,12 +16,12 @@ from ganlens.models.families.assembling import assembled, counted, numbers, real
 from ganlens.models.families.genforce_parts import (
     MOST_BLOCKS,
     Fading,
-    doubled,
     faded,
     lod_of,
     shifted_sums,
-    unit_square,
 )
+from ganlens.models.families.shared_layers import doubled
+from ganlens.models.families.stylegan2 import unit_square
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 

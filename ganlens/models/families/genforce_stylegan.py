@@ -9,19 +9,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from ganlens.models.base import Generator
-from ganlens.models.bit_exact import Dense, pointwise
+from ganlens.models.bit_exact import Dense, Pointwise
 from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
 from ganlens.models.families.genforce_parts import (
     MLP_RATE,
     MOST_BLOCKS,
     Fading,
     Mapping8,
-    doubled,
     faded,
     lod_of,
     mapping_of,
     shifted_sums,
 )
+from ganlens.models.families.shared_layers import doubled
 from ganlens.models.families.stylegan1_parts import blurred, drawn_towards, normalized
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
@@ -78,17 +78,6 @@ class Layer(nn.Module):
         return blurred(r) if self.kind == "up" else r
 
 
-class Paint(nn.Module):
-    """Linear map to colours."""
-
-    def __init__(self, inputs: int, colors: int):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.zeros(colors, inputs, 1, 1)), nn.Parameter(torch.zeros(colors))
-
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
-        return pointwise(r, self.weight, self.bias)
-
-
 class Synthesis(Fading):
     """From w (N, W) to images (N, C, Y, X)."""
 
@@ -99,7 +88,7 @@ class Synthesis(Fading):
             side = 4 << i
             self.add_module(f"layer{2 * i}", Layer(inputs, outputs, side, width, "up" if i else "const"))
             self.add_module(f"layer{2 * i + 1}", Layer(outputs, outputs, side, width, "same"))
-            self.add_module(f"output{i}", Paint(outputs, colors))
+            self.add_module(f"output{i}", Pointwise(outputs, colors))
             inputs = outputs
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:

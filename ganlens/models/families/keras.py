@@ -25,7 +25,7 @@ FORMAT = "a generator of Keras (.h5 or .keras, the whole model)"
 ENDS_AS_ASKED = True
 
 MODELS = ("Sequential", "Functional", "Model")
-MOST_STEPS, MOST_DEPTH, MOST_LENGTH = 2000, 8, 2**20
+MOST_STEPS, MOST_CALLS, MOST_DEPTH, MOST_LENGTH = 2000, 20_000, 8, 2**20
 LABEL = re.compile(r"label|class|cond|categor|digit", re.I)
 
 
@@ -51,20 +51,36 @@ class Graph(nn.Module):
 
     def __init__(self, layers: Mapping[str, nn.Module], steps: Sequence[Step], inputs, outputs):
         super().__init__()
-        self.steps, self.given, self.returned = list(steps), list(inputs), outputs
-        self.names = {name: name.replace(".", "_") for name in layers}
+        self._steps, self._given, self._returned = list(steps), list(inputs), outputs
+        self._names = {name: module_name(name) for name in layers}
+        if len(set(self._names.values())) < len(layers):
+            raise CheckpointError(f"closest to {FAMILY}, but two of its layers differ by dots in their names alone")
         for name, module in layers.items():
-            self.add_module(self.names[name], module)
+            self.add_module(self._names[name], module)
+        counts: dict[str, int] = {name: getattr(module, "_calls", 1) for name, module in layers.items()}
+        self._calls = sum(counts[step.layer] for step in steps)
+        if self._calls > MOST_CALLS:
+            raise CheckpointError(f"closest to {FAMILY}, but one image takes {self._calls} calls of its layers")
+        self._last = {key: i for i, step in enumerate(steps) for key in step.inputs}
 
     def forward(self, *given: torch.Tensor) -> torch.Tensor:
-        known = dict(zip(self.given, given, strict=True))
-        for step in self.steps:
-            key = step.layer, step.number
-            known[key] = self.get_submodule(self.names[step.layer])(*(known[name] for name in step.inputs))
-        return known[self.returned]
+        known = dict(zip(self._given, given, strict=True))
+        for i, step in enumerate(self._steps):
+            found = self.get_submodule(self._names[step.layer])(*(known[name] for name in step.inputs))
+            known[step.layer, step.number] = found
+            for key in set(step.inputs):
+                if self._last[key] == i and key != self._returned:
+                    del known[key]  # nothing needs it any more
+        return known[self._returned]
 
 
-class KerasGenerator(nn.Module):
+def module_name(name: str) -> str:
+    """The name of a layer as one of a module, which has no dots and is no word of modules themselves."""
+    plain = name.replace(".", "_")
+    return f"{plain}_" if hasattr(nn.Module, plain) or plain.startswith("_") else plain
+
+
+class KerasGenerator(Graph):
     """Latents (N, Z), and classes (N,) or weights (N, classes), to images (N, C, Y, X).
 
     Parameters
@@ -82,23 +98,21 @@ class KerasGenerator(nn.Module):
     """
 
     def __init__(self, model: Graph, latent, classes: int | None, hot: bool, label_shape, label_first: bool):
-        super().__init__()
-        for name, module in model.named_children():
-            self.add_module(name, module)
-        self.graph = [model]  # not a module of its own, so that layers keep their names
-        self.latent, self.classes, self.hot = latent, classes, hot
-        self.label_shape, self.label_first = label_shape, label_first
+        layers = {name: model.get_submodule(own) for name, own in model._names.items()}
+        super().__init__(layers, model._steps, model._given, model._returned)
+        self._latent, self._classes, self._hot = latent, classes, hot
+        self._label_shape, self._label_first = label_shape, label_first
 
-    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        given = [first(z.reshape(len(z), *self.latent))]
-        if labels is not None and self.classes:
-            if self.hot or labels.ndim == 2:  # weights
-                weights = labels if labels.ndim == 2 else F.one_hot(labels, self.classes)
-                labels = weights.to(z).reshape(len(z), *self.label_shape) if self.hot else weights.to(z)[:, None]
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
+        given = [first(z.reshape(len(z), *self._latent))]
+        if labels is not None and self._classes:
+            if self._hot or labels.ndim == 2:  # weights
+                weights = (labels if labels.ndim == 2 else F.one_hot(labels, self._classes)).to(z)
+                labels = first(weights.reshape(len(z), *self._label_shape)) if self._hot else weights[:, None]
             else:
-                labels = labels.reshape(len(z), *self.label_shape)
-            given.insert(0 if self.label_first else 1, labels)
-        return self.graph[0](*given)
+                labels = first(labels.reshape(len(z), *self._label_shape))
+            given.insert(0 if self._label_first else 1, labels)
+        return super().forward(*given)
 
 
 def likeness(state: State) -> float:
@@ -122,7 +136,7 @@ def build(state: State, name: str) -> Generator:
             f"closest to {FAMILY}, but it has arrays for {', '.join(left[:6])}, which it does not need"
         )
     shapes = [
-        shape_of(config, key[0]) for key, config in zip(model.given, inputs_of(state.tree.config, model), strict=True)
+        shape_of(config, key[0]) for key, config in zip(model._given, inputs_of(state.tree.config, model), strict=True)
     ]
     latent, classes, hot, label, label_first = roles(model, shapes)
     z_dim = 1
@@ -152,9 +166,14 @@ def model_of(config: Mapping[str, Any], weights: Weights, path: tuple[str, ...])
         if layer.get("class_name") in MODELS:
             layers[name] = model_of(layer, weights, (*path, name))
         elif layer.get("class_name") != "InputLayer":
-            layers[name] = layer_of(layer, name, weights.pop((*path, name), []))
+            layers[name] = layer_of(layer, name, taken(weights, (*path, name)))
     steps = chained(listed) if kind == "Sequential" else list(calls(listed))
     return wired(config, layers, steps, listed)
+
+
+def taken(weights: Weights, path: tuple[str, ...]) -> list[torch.Tensor]:
+    """The arrays of a layer; in models within models ``.h5`` files keep the first and the last of the names."""
+    return weights.pop(path if path in weights else (path[0], path[-1]), [])
 
 
 def layer_of(layer: Mapping[str, Any], name: str, arrays: Sequence[torch.Tensor]) -> Layer:
@@ -210,6 +229,8 @@ def wired(config: Mapping[str, Any], layers: dict[str, nn.Module], steps: list[S
     else:
         given, outputs = list(histories(inner.get("input_layers"))), list(histories(inner.get("output_layers")))
         returned = outputs[0] if outputs else ("", 0)
+        if returned not in {*given, *((step.layer, step.number) for step in steps)}:
+            returned = returned[0], returned[1] - 1  # Keras 3 counts the making of a graph as its first call there
         if len(outputs) > 1:
             warnings.warn(f"the model has {len(outputs)} outputs; the first, of {returned[0]}, is taken", stacklevel=7)
     if len(steps) > MOST_STEPS:
@@ -240,7 +261,7 @@ def needed(steps: Sequence[Step], returned: tuple[str, int]) -> list[Step]:
 def inputs_of(config: Mapping[str, Any], model: Graph) -> list[Mapping[str, Any]]:
     """The configurations that say the shapes of the inputs."""
     listed = {name_of(layer): layer for layer in layers_of(config)}
-    found = [listed.get(name) for name, _ in model.given]
+    found = [listed.get(name) for name, _ in model._given]
     return [layer if layer is not None else next(iter(listed.values()), {}) for layer in found]
 
 
@@ -268,16 +289,16 @@ def roles(model: Graph, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int | N
         raise CheckpointError(
             f"closest to {FAMILY}, but it has {len(shapes)} inputs; latents, or latents and classes are known"
         )
-    tables = {step.inputs[0]: model.get_submodule(model.names[step.layer]) for step in model.steps if step.inputs}
-    embedded = [i for i, key in enumerate(model.given) if isinstance(tables.get(key), Table)]
-    named = [i for i, (name, _) in enumerate(model.given) if LABEL.search(name)]
+    tables = {step.inputs[0]: model.get_submodule(model._names[step.layer]) for step in model._steps if step.inputs}
+    embedded = [i for i, key in enumerate(model._given) if isinstance(tables.get(key), Table)]
+    named = [i for i, (name, _) in enumerate(model._given) if LABEL.search(name)]
     label = (embedded or named or [1])[0]
     if not embedded and not named:
-        warn_of_roles(model.given[1][0])
-    table = tables.get(model.given[label])
+        warn_of_roles(model._given[1][0])
+    table = tables.get(model._given[label])
     classes = len(table.embeddings) if isinstance(table, Table) else shapes[label][-1]
     if classes < 2:
-        raise CheckpointError(f"closest to {FAMILY}, but how many classes {model.given[label][0]} takes is not known")
+        raise CheckpointError(f"closest to {FAMILY}, but how many classes {model._given[label][0]} takes is not known")
     return 1 - label, classes, not isinstance(table, Table), shapes[label], label == 0
 
 

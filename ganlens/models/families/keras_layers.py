@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ganlens.arguments import close_match
 from ganlens.models.bit_exact import dense, pointwise
 from ganlens.models.files.pickles import CheckpointError
+from ganlens.models.files.reading import bounded
 from ganlens.models.files.records import short
 
 FAMILY = "Keras"
@@ -156,6 +157,9 @@ class Transposed(Layer):
         self.act = self.activation()
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
+        kernel = self.weight.shape[2:]
+        reached = [r.shape[i + 2] * self.stride[i] + kernel[i] * self.dilation[i] for i in range(2)]
+        bounded(FAMILY, [len(r), self.weight.shape[1], *reached])
         r = F.conv_transpose2d(r, self.weight, None, self.stride, dilation=self.dilation)
         ends: list[int] = []
         for k, s, d in zip(self.weight.shape[2:], self.stride, self.dilation, strict=True):
@@ -247,6 +251,7 @@ class Enlarged(Layer):
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
         scale = tuple(map(float, self.size))
+        bounded(FAMILY, [*r.shape[:2], r.shape[2] * self.size[0], r.shape[3] * self.size[1]])
         return F.interpolate(
             r, scale_factor=scale, mode=self.mode, **({} if self.mode == "nearest" else {"align_corners": False})
         )
@@ -267,6 +272,7 @@ class Framed(Layer):
         self.ends = [sign * n for n in (*rows[1], *rows[0])]
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
+        bounded(FAMILY, [*r.shape[:2], r.shape[2] + sum(self.ends[2:]), r.shape[3] + sum(self.ends[:2])])
         return F.pad(r, self.ends)
 
 
@@ -302,6 +308,7 @@ class Joined(Layer):
             raise CheckpointError(f"closest to {FAMILY}, but axis of {self.called} is {short(self.axis)}")
 
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        bounded(FAMILY, [len(parts[0]), sum(r[:1].numel() for r in parts)])
         return first(torch.cat([last(r) for r in parts], self.axis))
 
 
@@ -316,6 +323,7 @@ class Combined(Layer):
         ndim = max(r.ndim for r in turned)  # axes that some lack are put behind that of the images
         turned = [r.reshape(len(r), *[1] * (ndim - r.ndim), *r.shape[1:]) for r in turned]
         found = turned[0]
+        bounded(FAMILY, torch.broadcast_shapes(*(r.shape for r in turned)))
         for r in turned[1:]:
             found = (
                 found * r if self.kind == "Multiply" else found - r if self.kind == "Subtract"

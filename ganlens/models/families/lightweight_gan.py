@@ -215,7 +215,7 @@ def build(state: State, name: str) -> Generator:
     count = counted(FAMILY, "layers", numbers(r"GE\.layers\.(\d{1,6})\.", tensors), MOST_LAYERS)
     stages = [stage_of(tensors, i) for i in range(count)]
     check_gates(stages)
-    check_maps(FAMILY, [(2 * stage.units, 8 << i) for i, stage in enumerate(stages)])
+    check_maps(FAMILY, [(max(2 * stage.units, 9 * HEAD * stage.heads), 8 << i) for i, stage in enumerate(stages)])
     z_dim = sizes(FAMILY, tensors, "GE.initial_conv.0.weight", 4)[0]
     colors = sizes(FAMILY, tensors, "GE.out_conv.weight", 4)[0]
     net = assembled(FAMILY, lambda: LightweightGenerator(z_dim, stages, colors), tensors)

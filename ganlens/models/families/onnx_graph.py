@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ganlens.arguments import close_match
 from ganlens.models.base import Generator
-from ganlens.models.families.keras import LABEL, both, warn_of_roles
+from ganlens.models.families.keras import LABEL, both, module_name, warn_of_roles
 from ganlens.models.families.onnx_operations import OPERATIONS
 from ganlens.models.files.onnx_files import Node, OnnxModel
 from ganlens.models.files.pickles import CheckpointError
@@ -72,26 +72,30 @@ class OnnxGenerator(nn.Module):
 
     def __init__(self, model: OnnxModel, latent: str, shape, label: str | None, classes: int | None):
         super().__init__()
-        self.nodes = needed(model)
-        self.latent, self.shape, self.label, self.classes = latent, shape, label, classes
-        self.hot = label is not None and not model.inputs[label][1]
-        self.returned, self.known = model.outputs[0], set(model.tensors)
-        for node in self.nodes:
-            self.add_module(node.name, Operation(node, model.tensors, model.opset))
+        self._nodes = needed(model)
+        self._latent, self._shape, self._label, self._classes = latent, shape, label, classes
+        self._hot = label is not None and not model.inputs[label][1]
+        self._returned, self._known = model.outputs[0], set(model.tensors)
+        self._last = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
+        for node in self._nodes:
+            self.add_module(module_name(node.name), Operation(node, model.tensors, model.opset))
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        values = {self.latent: z.reshape(len(z), *self.shape)}
-        if self.label is not None and labels is not None and self.classes:
-            if self.hot and labels.ndim == 1:
-                labels = F.one_hot(labels, self.classes)
-            values[self.label] = labels.to(z) if labels.ndim == 2 else labels
-        for node in self.nodes:
-            module = self.get_submodule(node.name)
-            found = module(*(values[name] for name in node.inputs if name and name not in self.known))
+        values = {self._latent: z.reshape(len(z), *self._shape)}
+        if self._label is not None and labels is not None and self._classes:
+            if self._hot and labels.ndim == 1:
+                labels = F.one_hot(labels, self._classes)
+            values[self._label] = labels.to(z) if labels.ndim == 2 else labels
+        for i, node in enumerate(self._nodes):
+            taken = [name for name in node.inputs if name and name not in self._known]
+            found = self.get_submodule(module_name(node.name))(*(values[name] for name in taken))
             found = found if isinstance(found, tuple | list) else (found,)
             for name, value in zip(node.outputs, found, strict=False):
                 values[name] = value if isinstance(value, torch.Tensor) and value.ndim == 0 else value.to(z.device)
-        return values[self.returned]
+            for name in set(taken):
+                if self._last[name] == i and name != self._returned:
+                    del values[name]  # nothing needs it any more
+        return values[self._returned]
 
 
 def needed(model: OnnxModel) -> list[Node]:
@@ -148,9 +152,9 @@ def build(state: State, name: str) -> Generator:
         )
     net = OnnxGenerator(model, latent, shape, label, None if label is None else classes_of(model, label))
     try:
-        net, inputs = net.requires_grad_(False).eval(), both if net.classes else None
+        net, inputs = net.requires_grad_(False).eval(), both if net._classes else None
         output = state.asked.get("output")
-        return Generator.wrap(net, math.prod(shape), name, classes=net.classes, inputs=inputs, output=output)
+        return Generator.wrap(net, math.prod(shape), name, classes=net._classes, inputs=inputs, output=output)
     except ValueError as error:
         raise CheckpointError(f"closest to {FAMILY}, but {error}") from error
 

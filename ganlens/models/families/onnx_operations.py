@@ -1,7 +1,7 @@
 """The operations of ONNX that generators use, in PyTorch (https://onnx.ai/onnx/operators, opsets 9 to 23)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ganlens.models.bit_exact import dense, pointwise
 from ganlens.models.files.pickles import CheckpointError
-from ganlens.models.files.reading import MAX_CELLS
+from ganlens.models.files.reading import bounded
 from ganlens.models.files.records import short
 
 Settings = Mapping[str, Any]
@@ -18,12 +18,6 @@ Value = torch.Tensor | None
 
 def whole(value: Value) -> list[int]:
     return [] if value is None else [int(n) for n in value.flatten().tolist()]
-
-
-def bounded(shape: Sequence[int]) -> None:
-    """CheckpointError where one image has more cells than any real one; images are along the first axis."""
-    if math.prod(max(n, 1) for n in shape[1:]) > MAX_CELLS:
-        raise CheckpointError(f"closest to ONNX, but it has a tensor of shape {short(tuple(shape))}")
 
 
 def axes_of(settings: Settings, given: Value) -> list[int]:
@@ -47,6 +41,7 @@ def gemm(s: Settings, a, b, c=None):
 
 
 def matmul(s: Settings, a, b):
+    bounded("ONNX", [*a.shape[:-1], b.shape[-1]])
     return dense(a, b.T) if a.ndim == 2 and b.ndim == 2 else a @ b
 
 
@@ -55,6 +50,7 @@ def conv(s: Settings, r, weight, bias=None):
     if weight.shape[2:] == (1, 1) and group == 1 and not any(ends) and set(s.get("strides") or [1]) == {1}:
         return pointwise(r, weight, bias)
     even = ends[::2] == ends[1::2]
+    bounded("ONNX", [*r.shape[:2], r.shape[2] + sum(ends[2:]), r.shape[3] + sum(ends[:2])])
     r = r if even else F.pad(r, ends)
     options = {key: s.get(name) or 1 for key, name in (("stride", "strides"), ("dilation", "dilations"))}
     return F.conv2d(r, weight, bias, padding=tuple(ends[::-2]) if even else 0, groups=group, **options)
@@ -66,7 +62,11 @@ def conv_transpose(s: Settings, r, weight, bias=None):
     more = s.get("output_padding") or [0, 0]
     if s.get("output_shape"):
         raise CheckpointError("closest to ONNX, but a ConvTranspose has output_shape, which is not known")
-    bounded([r.shape[0], weight.shape[1], *(n * k for n, k in zip(r.shape[2:], stride, strict=True))])
+    reached = [
+        (n - 1) * k + (m - 1) * d + 1
+        for n, k, m, d in zip(r.shape[2:], stride, weight.shape[2:], dilation, strict=True)
+    ]
+    bounded("ONNX", [r.shape[0], weight.shape[1], *reached])
     found = F.conv_transpose2d(r, weight, None, stride, 0, 0, int(s.get("group", 1)), dilation)
     cut = [-n for n in ends]
     found = F.pad(found, [cut[0], cut[1] + more[1], cut[2], cut[3] + more[0]])
@@ -159,18 +159,18 @@ def gather(s: Settings, table, index):
 
 def expand(s: Settings, r, shape):
     target = torch.broadcast_shapes(r.shape, tuple(whole(shape)))
-    bounded(target)
+    bounded("ONNX", target)
     return r.expand(target)
 
 
 def tile(s: Settings, r, repeats):
-    bounded([n * k for n, k in zip(r.shape, whole(repeats), strict=True)])
+    bounded("ONNX", [n * k for n, k in zip(r.shape, whole(repeats), strict=True)])
     return r.repeat(whole(repeats))
 
 
 def constant_of_shape(s: Settings, shape):
     value = s.get("value")
-    bounded(whole(shape))
+    bounded("ONNX", whole(shape))
     return torch.full(
         whole(shape), 0.0 if value is None else value.flatten()[0].item(), dtype=None if value is None else value.dtype
     )
@@ -205,7 +205,7 @@ def resize(s: Settings, r, *given):
     how = s.get("coordinate_transformation_mode", "asymmetric" if len(given) < 2 else "half_pixel")
     factors = s.get("scales") or (scales.tolist() if scales is not None and scales.numel() else None)
     target = [int(n * f) for n, f in zip(r.shape[2:], factors[2:], strict=True)] if factors else whole(size)[2:]
-    bounded([*r.shape[:2], *target])
+    bounded("ONNX", [*r.shape[:2], *target])
     evenly = all(new % old == 0 for new, old in zip(target, r.shape[2:], strict=True))
     if mode == "nearest":
         rounding = s.get("nearest_mode", "round_prefer_floor" if len(given) > 1 else "floor")
@@ -226,7 +226,7 @@ def pad(s: Settings, r, pads=None, value=None, axes=None):
     ends = [int(n) for n in s.get("pads") or []] if pads is None else whole(pads)
     chosen = [n % r.ndim for n in whole(axes)] or list(range(r.ndim))
     both = dict(zip(chosen, zip(ends[: len(chosen)], ends[len(chosen) :], strict=True), strict=True))
-    bounded([n + sum(both.get(i, (0, 0))) for i, n in enumerate(r.shape)])
+    bounded("ONNX", [n + sum(both.get(i, (0, 0))) for i, n in enumerate(r.shape)])
     flat = [n for i in reversed(range(r.ndim)) for n in both.get(i, (0, 0))]
     mode = str(s.get("mode", "constant")).replace("edge", "replicate")
     if mode == "constant":
@@ -251,6 +251,7 @@ def depth_to_space(s: Settings, r):
 
 
 def one_hot(s: Settings, index, depth, values):
+    bounded("ONNX", [*index.shape, int(depth)])
     found = F.one_hot(index.long() % int(depth), int(depth))
     return torch.where(found > 0, values[1], values[0]).movedim(-1, s.get("axis", -1))
 
@@ -269,6 +270,7 @@ def pooled(function: Callable) -> Callable:
 def combined(function: Callable) -> Callable:
     def run(s: Settings, first, *rest):
         for other in rest:
+            bounded("ONNX", torch.broadcast_shapes(first.shape, other.shape))
             first = function(first, other)
         return first
 
@@ -277,6 +279,11 @@ def combined(function: Callable) -> Callable:
 
 def divided(s: Settings, a, b):
     return a / b if a.is_floating_point() or b.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+def counting(s: Settings, start, end, step):
+    bounded("ONNX", [1, int(abs((end - start) / step)) + 1])
+    return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
 def softmax(s: Settings, r):
@@ -312,7 +319,7 @@ OPERATIONS: dict[str, Callable] = {
     "Identity": lambda s, r: r, "Dropout": lambda s, r, *_: r, "Where": lambda s, c, a, b: torch.where(c, a, b),
     "Equal": lambda s, a, b: a == b, "Not": lambda s, r: ~r, "Greater": lambda s, a, b: a > b,
     "Less": lambda s, a, b: a < b,
-    "Range": lambda s, a, b, c: torch.arange(a.item(), b.item(), c.item(), dtype=a.dtype),
+    "Range": counting,
     "Resize": resize, "Upsample": resize, "Pad": pad, "DepthToSpace": depth_to_space, "OneHot": one_hot,
     "ReduceMean": reduced(lambda r, axes, keep: r.mean(axes, keepdim=keep)),
     "ReduceSum": reduced(lambda r, axes, keep: r.sum(axes, keepdim=keep)),

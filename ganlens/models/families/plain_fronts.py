@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ganlens.models.bit_exact import dense
 from ganlens.models.families.dcgan_layers import Part, as_in_training
+from ganlens.models.families.shared_layers import Table
 from ganlens.models.families.stylegan2 import place_module
 from ganlens.models.latents import scattered
 
@@ -137,17 +137,6 @@ def joined(a: Part, b: Part) -> Part:
     weight[first.shape[0] :, first.shape[1] :] = second
     rest = {"bias": torch.cat([a.tensors["bias"], b.tensors["bias"]])} if "bias" in a.tensors else {}
     return Part(a.name, {"weight": weight} | rest)
-
-
-class Table(nn.Module):
-    """A row for each class; weights (N, classes) give a mixture of rows."""
-
-    def __init__(self, weight: torch.Tensor):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        return dense(weights, self.weight.T)
 
 
 class Conditional(nn.Module):

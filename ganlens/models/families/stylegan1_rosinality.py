@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, Pointwise
 from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
-from ganlens.models.families.genforce_parts import MOST_BLOCKS, doubled, shifted_sums, unit_square
+from ganlens.models.families.genforce_parts import MOST_BLOCKS, shifted_sums
+from ganlens.models.families.shared_layers import doubled
 from ganlens.models.families.stylegan1_parts import Styled, blurred, drawn_towards
+from ganlens.models.families.stylegan2 import unit_square
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.states import State
 

@@ -22,7 +22,7 @@ EPSILON = 1e-8
 
 
 def unit_square(x: torch.Tensor) -> torch.Tensor:
-    """Scale rows of x (N, Z) to a mean square of 1."""
+    """Scale x (N, C, …) to a mean square of 1 over its channels."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
 
 

@@ -215,6 +215,7 @@ def build(state: State, name: str) -> Generator:
     colors = sizes(FAMILY, tensors, "GE.blocks.0.to_rgb.conv.weight", 4)[0]
     queries = [tensors.get(f"GE.attns.{i}.0.fn.fn.to_q.weight") for i in range(blocks)]
     heads = [0 if q is None else len(q) // HEAD for q in queries]
+    check_maps(FAMILY, [(2 * HEAD * count, 4 << i) for i, count in enumerate(heads)])
     constant = "GE.initial_block" in tensors
     net = assembled(FAMILY, lambda: LucidrainsStyle(len(dense_layers), width, units, colors, constant, heads), tensors)
     for block in net.GE.blocks:

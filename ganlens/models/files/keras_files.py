@@ -19,6 +19,7 @@ from ganlens.models.files.pickles import CheckpointError
 
 MOST_CONFIG = 2**24  # bytes of a configuration
 MOST_ARRAYS = 10_000
+MOST_PARTS = 1000  # of a list of names
 HDF5 = b"\x89HDF\r\n\x1a\n"
 Weights = dict[tuple[str, ...], list[torch.Tensor]]
 
@@ -122,17 +123,26 @@ def member(group, path: str, h5py):
     return group
 
 
-def texts(values) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+def texts(attributes, key: str, budget: Budget) -> list[str]:
+    """A list of names; long ones are stored in parts, with a number behind the key."""
+    found: list[str] = []
+    for name in [key, *(f"{key}{i}" for i in range(MOST_PARTS))]:
+        if name in attributes:
+            values = attributes[name]
+            budget.spend(sum(len(value) for value in values))
+            found += [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        elif name != key:
+            break
+    return found
 
 
 def legacy_weights(file, budget: Budget, h5py) -> Weights:
     """The weights of an ``.h5`` file, in which each layer lists its own; those inside models carry their names."""
     root = member(file, "model_weights", h5py) if "model_weights" in file else file
     found: Weights = {}
-    for layer in texts(root.attrs.get("layer_names", [])):
+    for layer in texts(root.attrs, "layer_names", budget):
         group = member(root, layer, h5py)
-        for name in texts(group.attrs.get("weight_names", [])):
+        for name in texts(group.attrs, "weight_names", budget):
             parts = name.split("/")
             inner = (parts[-2],) if len(parts) > 1 and parts[-2] != layer else ()
             found.setdefault((layer, *inner), []).append(array(group, name, budget, h5py))
@@ -147,11 +157,12 @@ def nested_weights(group, config, path: tuple[str, ...], budget: Budget, h5py) -
     if folder is None:
         return
     layers, counts = member(group, folder, h5py), dict[str, int]()
+    named = {name: key for key in layers if (name := stored_name(layers, key, h5py)) is not None}
     for layer in layers_of(config):
         kind, name = snake(str(layer.get("class_name"))), name_of(layer)
         number = counts[kind] = counts.get(kind, -1) + 1
         by_kind = f"{kind}_{number}" if number else kind
-        key = next((key for key in layers if stored_name(layers, key, h5py) == name), by_kind)
+        key = named.get(name, by_kind)
         if key not in layers:
             continue
         inside = member(layers, key, h5py)

@@ -9,6 +9,7 @@ legacy torch files (a chain of pickles, then raw storages), plain pickles of "pe
 """
 
 import io
+import math
 import re
 import struct
 import zipfile
@@ -312,6 +313,13 @@ def check_maps(family: str, maps: Iterable[tuple[int, int]]) -> None:
     for units, side in maps:
         if units * side * side > MAX_CELLS:
             raise CheckpointError(f"closest to {family}, but it has a layer of {units} maps of {side} x {side} cells")
+
+
+def bounded(family: str, shape: Iterable[int]) -> None:
+    """CheckpointError if a tensor has more numbers for one image than any real one; images are along the first axis."""
+    shape = tuple(shape)
+    if math.prod(max(n, 1) for n in shape[1:]) > MAX_CELLS:
+        raise CheckpointError(f"closest to {family}, but it has a tensor of shape {short(shape)}")
 
 
 def first_names(names: list[str], most: int = 6) -> str:

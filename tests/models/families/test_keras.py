@@ -1,5 +1,6 @@
 """Random networks saved by Keras itself, in all its formats, against what Keras makes of the same latents."""
 
+import functools
 import io
 import json
 import os
@@ -104,7 +105,11 @@ def drawn(model, z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         by_name = {"latent": z, "label": labels[:, None], "class_weights": torch.eye(5)[labels]}
         given = [by_name[x.name] for x in model.inputs]
     images = model(given, training=False).detach().cpu().permute(0, 3, 1, 2)
-    return 2 * images - 1 if model.layers[-1].activation.__name__ == "sigmoid" else images
+    return (
+        2 * images - 1
+        if getattr(model.layers[-1], "activation", keras.activations.tanh).__name__ == "sigmoid"
+        else images
+    )
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -120,6 +125,25 @@ def test_random_networks(seed, suffix, tmp_path):
     labels = torch.tensor([4, 0, 2]) if kind is conditional else None
     expected = drawn(model, z, labels).expand(-1, 3, -1, -1)
     torch.testing.assert_close(G.forward(z, labels), expected, atol=1e-4 * float(expected.std()), rtol=0)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_labels_in_models_within_models(tmp_path, suffix):
+    """A latent called as an attribute of modules could be, models two deep, a vector times each cell of maps."""
+    keras.utils.set_random_seed(3)
+    deep = keras.Sequential([kl.Input((8,)), kl.Dense(3, name="train")], name="deep")
+    inner = keras.Sequential([kl.Input((8,)), deep, kl.Activation("sigmoid")], name="inner")
+    z = kl.Input((Z,), name="latent")
+    r = kl.Reshape((8, 8, 3), name="classes")(kl.Dense(8 * 8 * 3)(z))
+    gate = kl.Reshape((1, 1, 3))(inner(kl.Dense(8)(z)))
+    image = kl.Input((8, 8, 3))
+    last = keras.Model(image, kl.Activation("tanh")(image), name="last")
+    model = keras.Model(z, last(kl.Multiply()([r, gate])))
+    model.save(tmp_path / f"a{suffix}")
+    G = gl.load_generator(tmp_path / f"a{suffix}")
+    z = G.latents(range(8))
+    expected = drawn(model, z, None)
+    torch.testing.assert_close(G.forward(z), expected, atol=1e-4 * float(expected.std()), rtol=0)
 
 
 @pytest.fixture
@@ -197,6 +221,32 @@ class TestRefused:
             group.create_dataset(where, (100_000, 100_000), "f4", chunks=(1000, 1000), compression="gzip")
         with pytest.raises(ValueError, match="claims far more than it holds"):
             gl.load_generator(saved / "a.h5")
+
+    @pytest.mark.parametrize(
+        "grow",
+        [
+            lambda r: kl.UpSampling2D(4000)(kl.UpSampling2D(4000)(r)),
+            lambda r: kl.ZeroPadding2D(4000)(kl.ZeroPadding2D(4000)(kl.ZeroPadding2D(4000)(r))),
+            lambda r: functools.reduce(lambda r, _: kl.Concatenate()([r, r]), range(40), r),
+        ],
+    )
+    def test_layers_that_grow(self, tmp_path, grow):
+        z = kl.Input((Z,))
+        keras.Model(z, grow(kl.Reshape((2, 2, 3))(z))).save(tmp_path / "a.keras")
+        with pytest.raises(ValueError, match="a tensor of shape"):
+            gl.load_generator(tmp_path / "a.keras")
+
+    def test_models_that_call_one_another(self, tmp_path):
+        """A hundred calls of a model that makes a hundred calls, and so on."""
+        model = keras.Sequential([kl.Input((4, 4, 3)), kl.ReLU()])
+        for _ in range(3):
+            r = given = kl.Input((4, 4, 3))
+            for _ in range(30):
+                r = model(r)
+            model = keras.Model(given, r)
+        model.save(tmp_path / "a.keras")
+        with pytest.raises(ValueError, match="one image takes 27000 calls"):
+            gl.load_generator(tmp_path / "a.keras")
 
     @pytest.mark.parametrize("suffix", FORMATS)
     def test_damage(self, saved, suffix):
