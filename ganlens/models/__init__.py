@@ -77,6 +77,8 @@ def load_generator(
 
         if truncation is not None or label is not None:
             raise ValueError("scenes has neither truncation nor classes; leave truncation and label away")
+        if output is not None or key is not None:
+            raise ValueError("scenes is no file; leave output and key away")
         return load()
     from ganlens.models.files.loading import from_file
 

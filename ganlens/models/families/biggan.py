@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, convolution
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes
 from ganlens.models.families.biggan_parts import Attention
 from ganlens.models.families.shared_layers import Table, doubled
 from ganlens.models.files.reading import CheckpointError, check_maps
@@ -165,11 +165,6 @@ class BigGAN(nn.Module):
             for module in attention:
                 r = module(r)
         return torch.tanh(self.output_layer(r))
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

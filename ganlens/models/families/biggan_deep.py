@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, convolution
-from ganlens.models.families.assembling import assembled, real, share_of_names, sizes
+from ganlens.models.families.assembling import assembled, real, sizes
 from ganlens.models.families.biggan_parts import Attention
 from ganlens.models.families.shared_layers import doubled
 from ganlens.models.families.spectral_norm import settled
@@ -126,11 +126,6 @@ class BigGANDeep(nn.Module):
     def forward(self, z: torch.Tensor, labels: torch.Tensor, truncation: float = 1.0) -> torch.Tensor:
         hot = labels if labels.ndim == 2 else F.one_hot(labels, self.embeddings.in_features)
         return self.generator(torch.cat([z, self.embeddings(hot.to(z))], 1), truncation)
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

@@ -112,9 +112,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str | None = None, outpu
     modules, extra = ended(modules, ending), {"latent", "maps", "image_range"}
     extra |= {name for name, module in modules.items() if isinstance(module, nn.Upsample)}
     net, branched = with_front(search.front, modules)
-    maps = [
-        key for key in [*branched, *maps] if isinstance(net, Chain) or search.parts[0].kind == "conv" or key in maps
-    ]
+    maps += branched if search.parts[0].kind == "conv" else []
     own = dict.fromkeys([*([search.front.table.name] if search.front.table else []), *branched, *modules])
     vectors = [key for key in own if key not in maps and key not in extra]
     front, law = search.front, path.way.law or "normal"

@@ -11,7 +11,7 @@ from torch import nn
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Pointwise
-from ganlens.models.families.assembling import COUNTERS, assembled, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import COUNTERS, assembled, real, sizes, without
 from ganlens.models.families.spectral_norm import settled
 from ganlens.models.files.reading import CheckpointError, check_maps
 from ganlens.models.files.records import Stored
@@ -100,11 +100,6 @@ class FastGenerator(nn.Module):
             maps[size] = self.get_submodule(f"se_{size}")(maps[GATES[size]], r) if size in GATES else r
         image = self.to_big(maps[self.sizes[-1]])
         return torch.tanh(image) if self.sizes[-1] == 1024 else image
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

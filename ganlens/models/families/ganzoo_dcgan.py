@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from ganlens.models.base import Generator
-from ganlens.models.families.assembling import COUNTERS, assembled, counted, numbers, real, share_of_names, sizes
+from ganlens.models.families.assembling import COUNTERS, assembled, counted, numbers, real, sizes
 from ganlens.models.families.ganzoo_parts import Attributes, Settings
 from ganlens.models.files.reading import check_maps
 from ganlens.models.files.states import State
 
 FAMILY = "DCGAN (GAN zoo)"
 FORMAT = "DCGAN of the GAN zoo (formatLayer.weight, main.batchNorm0.weight, …, main.outlayer.weight)"
+NEEDED = "formatLayer.weight"
 KEYS = re.compile(
     r"formatLayer\.weight|main\.(outlayer\.weight|convTranspose\d+\.weight"
     rf"|batchNorm\d+\.(weight|bias|running_mean|running_var|{COUNTERS}))"
@@ -45,11 +46,6 @@ class ZooDCGAN(nn.Module):
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         image = self.main(self.formatLayer(self.attributes(z, labels)[..., None, None]))
         return torch.tanh(image) if self.bounded else image
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items) if "formatLayer.weight" in state.items else 0.0
 
 
 def build(state: State, name: str) -> Generator:

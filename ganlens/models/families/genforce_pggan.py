@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import pointwise
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes
 from ganlens.models.families.genforce_parts import (
     MOST_BLOCKS,
     Fading,
@@ -27,6 +27,7 @@ from ganlens.models.files.states import State
 
 FAMILY = "Progressive GAN (genforce)"
 FORMAT = "Progressive GAN of genforce (lod, layer0.weight, output0.weight, …)"
+NEEDED = "lod"
 KEYS = re.compile(r"lod|(layer|output)\d+\.(weight|bias)")
 
 
@@ -70,11 +71,6 @@ class GenforceProgressive(Fading):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         z = unit_square(z)[..., None, None]
         return self.painted(lambda n, r: self.get_submodule(f"layer{n}")(z if r is None else r))
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items) if "lod" in state.items else 0.0
 
 
 def build(state: State, name: str) -> Generator:

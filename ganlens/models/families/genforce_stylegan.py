@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, Pointwise
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes, without
 from ganlens.models.families.genforce_parts import (
     MLP_RATE,
     MOST_BLOCKS,
@@ -28,6 +28,7 @@ from ganlens.models.files.states import State
 
 FAMILY = "StyleGAN (genforce)"
 FORMAT = "StyleGAN of genforce (mapping.dense0.weight, synthesis.layer0.const, synthesis.lod, …)"
+NEEDED = "synthesis.lod"
 KEYS = re.compile(
     r"mapping\.(label_weight|dense\d+\.(weight|bias))|truncation\.w_avg|synthesis\.(lod|output\d+\.(weight|bias)"
     r"|layer\d+\.(const|weight|bias|apply_noise\.(weight|noise)|style\.(weight|bias)|blur\.kernel))"
@@ -107,11 +108,6 @@ class GenforceStyle(nn.Module):
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None, truncation: float = 1.0) -> torch.Tensor:
         mean = self.truncation.get_buffer("w_avg")
         return self.synthesis(drawn_towards(mean, self.mapping(z, labels), truncation))
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items) if "synthesis.lod" in state.items else 0.0
 
 
 def build(state: State, name: str) -> Generator:

@@ -7,7 +7,7 @@ import torch
 
 from ganlens.models.base import Generator
 from ganlens.models.families import stylegan2
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes
 from ganlens.models.families.genforce_parts import MLP_RATE, MOST_BLOCKS, mapping_of
 from ganlens.models.families.stylegan2 import Constant, Layer, Paint, Style, StyleGenerator
 from ganlens.models.families.stylegan2_parts import modulated, square
@@ -16,15 +16,11 @@ from ganlens.models.files.states import State
 
 FAMILY = "StyleGAN2 (genforce)"
 FORMAT = "StyleGAN2 of genforce (mapping.dense0.weight, synthesis.early_layer.const, …)"
+NEEDED = "synthesis.early_layer.const"
 KEYS = re.compile(
     r"mapping\.(label_weight|dense\d+\.(weight|bias))|truncation\.w_avg|synthesis\.(early_layer\.const|upsample\.kernel"
     r"|(layer|output)\d+\.(weight|bias|style\.(weight|bias))|layer\d+\.(noise|noise_strength|filter\.kernel))"
 )
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items) if "synthesis.early_layer.const" in state.items else 0.0
 
 
 def build(state: State, name: str) -> Generator:

@@ -105,11 +105,6 @@ class ProgressiveGenerator(nn.Sequential):
         self.add_module(f"output_{size}x{size}", Output(units[-1], colors))
 
 
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return sum(KEYS.fullmatch(name) is not None for name in state.items) / max(1, len(state.items))
-
-
 def build(state: State, name: str) -> Generator:
     """The generator of a state dict."""
     return from_state(state.tensors(), name)

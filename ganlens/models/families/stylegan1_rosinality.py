@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, Pointwise
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes, without
 from ganlens.models.families.genforce_parts import MOST_BLOCKS, shifted_sums
 from ganlens.models.families.shared_layers import doubled
 from ganlens.models.families.stylegan1_parts import Styled, blurred, drawn_towards
@@ -107,11 +107,6 @@ class RosinalityStyle(nn.Module):
             r = block(r, w)
         (paint,) = self.generator.to_rgb.values()  # type: ignore[operator]
         return paint(r)
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import Dense, Pointwise, dense, pointwise
-from ganlens.models.families.assembling import assembled, counted, numbers, real, share_of_names, sizes, without
+from ganlens.models.families.assembling import assembled, counted, numbers, real, sizes, without
 from ganlens.models.families.lucidrains_parts import HEAD, ChannelNorm, Separable, linear_attention, shown, smoothed
 from ganlens.models.families.stylegan1_parts import drawn_towards
 from ganlens.models.files.reading import CheckpointError, check_maps
@@ -26,6 +26,7 @@ from ganlens.models.files.states import State
 
 FAMILY = "StyleGAN2 (lucidrains)"
 FORMAT = "StyleGAN2 of lucidrains (SE.net.0.weight, GE.initial_block, GE.blocks.0.to_style1.weight, …)"
+NEEDED = "GE.initial_conv.weight"
 KEYS = re.compile(
     r"SE\.net\.\d+\.(weight|bias)|GE\.(initial_block|to_initial_block\.weight|initial_conv\.(weight|bias)"
     r"|blocks\.\d+\.((to_style[12]|to_noise[12]|to_rgb\.to_style)\.(weight|bias)|conv[12]\.weight"
@@ -185,11 +186,6 @@ class LucidrainsStyle(nn.Module):
     def forward(self, z: torch.Tensor, labels: None = None, truncation: float = 1.0) -> torch.Tensor:
         w = self.SE(z)
         return shown(self.GE(w if self.mean is None else drawn_towards(self.mean, w, truncation)))
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items) if "GE.initial_conv.weight" in state.items else 0.0
 
 
 def build(state: State, name: str) -> Generator:

@@ -7,7 +7,7 @@ import torch
 
 from ganlens.models.base import Generator
 from ganlens.models.families import stylegan2
-from ganlens.models.families.assembling import numbers, share_of_names
+from ganlens.models.families.assembling import numbers
 from ganlens.models.families.stylegan2 import (
     Constant,
     Dense,
@@ -36,11 +36,6 @@ KEYS = re.compile(
     r"|conv[01]\.(weight|bias|noise_strength|noise_const|resample_filter|affine\.(weight|bias))"
     r"|torgb\.(weight|bias|affine\.(weight|bias))|skip\.(weight|resample_filter))"
 )
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

@@ -7,7 +7,7 @@ import torch
 
 from ganlens.models.base import Generator
 from ganlens.models.families import stylegan2
-from ganlens.models.families.assembling import numbers, share_of_names
+from ganlens.models.families.assembling import numbers
 from ganlens.models.families.stylegan2 import (
     Constant,
     Dense,
@@ -34,11 +34,6 @@ KEYS = re.compile(
     r"|(conv1|convs\.\d+)\.(conv\.(weight|blur\.kernel|modulation\.(weight|bias))|noise\.weight|activate\.bias)"
     r"|(to_rgb1|to_rgbs\.\d+)\.(bias|upsample\.kernel|conv\.(weight|modulation\.(weight|bias)))"
 )
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

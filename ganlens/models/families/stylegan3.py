@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ganlens.models.base import Generator
 from ganlens.models.bit_exact import dense
-from ganlens.models.families.assembling import numbers, real, share_of_names, sizes
+from ganlens.models.families.assembling import numbers, real, sizes
 from ganlens.models.families.stylegan2 import Dense, Style, StyleMapping, place_module
 from ganlens.models.families.stylegan2_nvidia import mapping_of
 from ganlens.models.files.reading import CheckpointError, check_maps, fit, walk
@@ -167,11 +167,6 @@ class StyleGenerator3(nn.Module):
         for name in self.names[1:]:
             r = self.get_submodule(name)(r, w)
         return r * self.scale
-
-
-def likeness(state: State) -> float:
-    """Share of the names that this family has."""
-    return share_of_names(KEYS, state.items)
 
 
 def build(state: State, name: str) -> Generator:

@@ -12,6 +12,7 @@ import torch
 from ganlens.arguments import close_match
 from ganlens.models import families
 from ganlens.models.base import Generator
+from ganlens.models.families.assembling import share_of_names
 from ganlens.models.families.rewriting import rewrite
 from ganlens.models.files.reading import CheckpointError, first_names, read
 from ganlens.models.files.settings import settings_beside
@@ -24,11 +25,21 @@ WRONG = (RuntimeError, IndexError, KeyError, TypeError, AttributeError, ZeroDivi
 def known_families() -> list[ModuleType]:
     """The files of the folder ``families`` that build a generator.
 
-    Such a file says three things: ``FAMILY`` and ``FORMAT``, its name and what its checkpoints look like;
-    ``likeness(state)``, from 0 to 1, by names and shapes alone; and ``build(state, name)``.
+    Such a file says three things: ``FAMILY`` and ``FORMAT``, its name and what its checkpoints look like; ``KEYS``, a
+    pattern of the names of its tensors, perhaps with one that is ``NEEDED`` among them, or ``likeness(state)``, from 0
+    to 1, by names and shapes alone; and ``build(state, name)``.
     """
     names = (f"{families.__name__}.{module.name}" for module in iter_modules(families.__path__))
     return [module for module in map(import_module, names) if hasattr(module, "build")]
+
+
+def likeness(family: ModuleType, state: State) -> float:
+    """How well names and shapes fit a family: what it says itself, or the share of the names that it has."""
+    if hasattr(family, "likeness"):
+        return family.likeness(state)
+    if getattr(family, "NEEDED", None) not in {None, *state.items}:
+        return 0.0
+    return share_of_names(family.KEYS, state.items)
 
 
 def from_file(
@@ -70,7 +81,7 @@ def from_file(
     some = every if key is None else [state for state in every if state.where == key]
     if not some and key is not None:
         raise ValueError(close_match("key", key, list(dict.fromkeys(state.where for state in every)), str(path)))
-    found = [Candidate(family.likeness(state), family, state) for state in some for family in known]
+    found = [Candidate(likeness(family, state), family, state) for state in some for family in known]
     found = sorted((candidate for candidate in found if candidate.likeness > 0), key=Candidate.order)
     errors = []
     for candidate in found[:MOST_TRIES]:

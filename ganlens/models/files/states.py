@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,12 +71,12 @@ def states(
     tree, size: int, config: Mapping[str, Any] | None = None, asked: Mapping[str, Any] | None = None
 ) -> Iterator[State]:
     """All state dicts of a file, also those in dicts within dicts, and those of networks within networks."""
-    config, asked = config or {}, asked or {}
+    state = partial(State, tree=tree, size=size, config=config or {}, asked=asked or {})
     if isinstance(tree, KerasModel):
         arrays = {".".join((*name, str(i))): x for name, some in tree.weights.items() for i, x in enumerate(some)}
-        yield State("", arrays, tree, size, None, config, asked)
+        yield state("", arrays)
     if isinstance(tree, OnnxModel):
-        yield State("", tree.tensors, tree, size, None, config, asked)
+        yield state("", tree.tensors)
     seen: set[int] = set()
     waiting = [("", tree, 0)]
     while waiting:
@@ -84,14 +85,12 @@ def states(
             continue
         seen.add(id(value))
         if isinstance(value, Record):
-            yield State(where, state_of(value), tree, size, value, config, asked)
+            yield state(where, state_of(value), module=value)
         elif isinstance(value, dict):
             inner = {name: item for name, item in value.items() if isinstance(name, str)}
             held = {name: item for name, item in inner.items() if isinstance(item, Stored | torch.Tensor)}
             if len(held) > 1:
-                yield from (
-                    State(path, items, tree, size, None, config, asked) for path, items in parts_of(where, held)
-                )
+                yield from (state(path, items) for path, items in parts_of(where, held))
             waiting += [(joined(where, name), v, depth + 1) for name, v in inner.items() if name not in held]
 
 

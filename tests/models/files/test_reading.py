@@ -197,6 +197,8 @@ class TestMatching:
     def test_scenes_takes_no_options(self):
         with pytest.raises(ValueError, match="scenes has neither truncation nor classes"):
             gl.load_generator("scenes", truncation=0.5)
+        with pytest.raises(ValueError, match="scenes is no file; leave output and key away"):
+            gl.load_generator("scenes", output="tanh")
 
 
 def test_machine_leaves_the_rest():
