@@ -5,6 +5,7 @@ latent are those under which the batch statistics come true; where they do not t
 image of a usual size, with a warning.
 """
 
+import copy
 import math
 import re
 import warnings
@@ -181,7 +182,7 @@ def branch_of(parts: Sequence[Part], taken: Mapping[str, nn.Module]) -> dict[str
     waiting = list(parts)
     for module in taken.values():
         if isinstance(module, nn.ReLU | nn.LeakyReLU):
-            found[free_name(list(found)[-1], found)] = module
+            found[free_name(list(found)[-1], found)] = copy.deepcopy(module)  # each branch has its own
             continue
         part = waiting.pop(0)
         one = one_of(module, part)
