@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "widgets"))  # where the browser is found
+
 from pages import Engine, chromium, opened
 from test_engine import random_edits
 
